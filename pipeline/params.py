@@ -1,0 +1,299 @@
+"""`params.yaml` as a typed value: every error names the key, what was expected and what was found.
+
+What a project *is* follows from this file alone: `plan` lists its artifacts' cells, `hops` the
+lineage between them. Both are pure.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from pipeline.errors import InputError, did_you_mean
+from pipeline.schema import CellSpec, Hop, Value
+
+PARAMS_FILE = Path("params.yaml")
+BASE = "base"
+"""The variant that is the source itself, with no adapter."""
+ROOT_CELL = f"transformers/{BASE}/checkpoint"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class Location(Value):
+    """Where a checkpoint or adapter comes from: a local `path`, or a Hub `repo` at a `revision`."""
+
+    path: str | None = None
+    repo: str | None = None
+    revision: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Location:
+        if (self.path is None) == (self.repo is None):
+            raise ValueError('needs either "path" (a local folder) or "repo" (a Hub repository)')
+        if self.repo is None and self.revision is not None:
+            raise ValueError('"revision" goes with "repo", not with "path"')
+        if self.repo is not None and self.revision is None:
+            raise ValueError('"repo" needs "revision": a 40-hex commit')
+        return self
+
+
+class Merge(Value):
+    """How adapters are merged: arithmetic is float32 always, `dtype` is what is stored."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class Gguf(Value):
+    """GGUF artifacts of every variant: one at `outtype`, then its quantizations."""
+
+    outtype: Literal["f32", "f16", "bf16"] = "f32"
+    quantizations: tuple[str, ...] = ()
+
+
+class MlxRecipe(Value):
+    """One way to convert to MLX: `bits` and `group_size` together, or neither for no quantization.
+
+    `mode` is mlx-lm's quantization mode; `mixed` names one of its mixed-bit predicates instead.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    bits: Literal[2, 3, 4, 5, 6, 8] | None = None
+    group_size: Literal[32, 64, 128] | None = None
+    mode: Literal["affine"] = "affine"
+    mixed: Literal["mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6"] | None = None
+
+    @model_validator(mode="after")
+    def _bits_and_group(self) -> MlxRecipe:
+        if (self.bits is None) != (self.group_size is None) and self.mixed is None:
+            raise ValueError('"bits" and "group_size" go together')
+        if self.mixed is not None and self.bits is not None:
+            raise ValueError('"mixed" chooses the bits itself: leave "bits" out')
+        return self
+
+
+class Mlx(Value):
+    """MLX artifacts of every variant: `artifacts` names recipes, `recipes` defines them."""
+
+    artifacts: tuple[str, ...] = ()
+    recipes: dict[str, MlxRecipe] = {}
+
+    @model_validator(mode="after")
+    def _defined(self) -> Mlx:
+        for name in self.artifacts:
+            if name not in self.recipes:
+                close = did_you_mean(name, self.recipes)
+                raise ValueError(f'artifact "{name}" has no recipe{close}')
+        return self
+
+
+class Decode(Value):
+    """Greedy decoding: there is no temperature. `stop` strings end an answer beside EOS."""
+
+    max_new_tokens: int = Field(default=256, gt=0)
+    context_length: int = Field(default=2048, gt=0)
+    stop: tuple[str, ...] = ()
+
+
+class Limits(Value):
+    """What a cell's process may use: seconds, GiB of memory, threads of arithmetic."""
+
+    deadline_s: int = Field(default=3600, gt=0)
+    memory_gib: float = Field(default=16, gt=0)
+    threads: int = Field(default=1, gt=0)
+
+
+class Params(Value):
+    """The whole of `params.yaml`.
+
+    `variants` are the checkpoints that are converted and shipped: `base` (the source itself) or an
+    adapter's name. `evalsets` maps a variant to the evalsets it is scored on; the source in
+    Transformers, root of every comparison, is scored on all of them.
+    """
+
+    source: Location
+    adapters: dict[str, Location] = {}
+    variants: tuple[str, ...]
+    evalsets: dict[str, tuple[str, ...]]
+    merge: Merge = Merge()
+    gguf: Gguf = Gguf()
+    mlx: Mlx = Mlx()
+    vllm: tuple[str, ...] = ()
+    decode: Decode = Decode()
+    limits: Limits = Limits()
+
+    @field_validator("adapters")
+    @classmethod
+    def _adapter_names(cls, adapters: dict[str, Location]) -> dict[str, Location]:
+        for name in adapters:
+            if not re.match(NAME, name) or name == BASE:
+                raise ValueError(f'"{name}" cannot name an adapter (letters, digits, . _ -; not "{BASE}")')
+        return adapters
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Params:
+        known = (BASE, *self.adapters)
+        for key, names in (
+            ("variants", self.variants),
+            ("vllm", self.vllm),
+            ("evalsets", tuple(self.evalsets)),
+        ):
+            for name in names:
+                if name not in known:
+                    close = did_you_mean(name, known)
+                    raise ValueError(
+                        f'{key}: "{name}" is neither "{BASE}" nor an adapter{close}; '
+                        f"known: {', '.join(known)}"
+                    )
+            if len(set(names)) != len(names):
+                raise ValueError(f"{key}: a name is listed twice")
+        for name in known:
+            if name in (*self.variants, *self.adapters) and not self.evalsets.get(name):
+                raise ValueError(f'evalsets: variant "{name}" has none')
+        return self
+
+    @property
+    def evalset_names(self) -> tuple[str, ...]:
+        """Every evalset of the project once, in the order of `params.yaml`."""
+        return tuple(dict.fromkeys(name for names in self.evalsets.values() for name in names))
+
+
+def read(path: Path = PARAMS_FILE) -> Params:
+    """Read and check `params.yaml`.
+
+    Raises:
+        InputError: missing, not YAML, an unknown key, a wrong type or names that don't agree.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: not found", remedy="run from the project's top folder")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {error}", remedy=f"correct {path}") from None
+    return parse(data, where=str(path))
+
+
+def parse(data: Any, *, where: str) -> Params:
+    """Check plain data against `Params`.
+
+    Raises:
+        InputError: all problems at once, one line each.
+    """
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: expected a mapping", remedy="see docs/params.md")
+    try:
+        return Params.model_validate(data)
+    except ValidationError as error:
+        raise InputError(
+            f"{where}:\n  " + "\n  ".join(explain(problem, Params) for problem in error.errors()),
+            remedy=f"correct the keys named above in {where} (docs/params.md lists them all)",
+        ) from None
+
+
+def explain(problem: Any, root: type[Value]) -> str:
+    """One pydantic problem as one line that names the key, expected and found."""
+    location = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        close = did_you_mean(str(problem["loc"][-1]), _fields_at(root, problem["loc"][:-1]))
+        return f"{location}: unknown key{close}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in ("missing", "value_error"):
+        return f"{location}: {message}" if location else message
+    return f"{location}: {message}; found {problem['input']!r}"
+
+
+def _fields_at(root: type[Value], location: tuple[str | int, ...]) -> list[str]:
+    """Field names valid at a place in the tree (best effort: through models and dicts of them)."""
+    kind: Any = root
+    for part in location:
+        fields = getattr(kind, "model_fields", {})
+        if part in fields:
+            kind = fields[part].annotation
+            for inner in getattr(kind, "__args__", ()):
+                if hasattr(inner, "model_fields"):
+                    kind = inner
+    return list(getattr(kind, "model_fields", {}))
+
+
+# ------------------------------------------------------------------------------------ what follows
+
+
+def artifact_path(kind: str, *names: str) -> str:
+    """Where an artifact lives, relative to the project."""
+    return "/".join(("artifacts", kind, *names))
+
+
+def cell(params: Params, runtime: str, variant: str, form: str) -> CellSpec:
+    """The cell `runtime/variant/form`.
+
+    Raises:
+        InputError: there is no such cell in the plan.
+    """
+    wanted = f"{runtime}/{variant}/{form}"
+    for spec in plan(params):
+        if spec.id == wanted:
+            return spec
+    close = did_you_mean(wanted, (spec.id for spec in plan(params)))
+    raise InputError(
+        f'no cell "{wanted}"{close}', remedy="`driftline plan` lists the cells of this project"
+    )
+
+
+def plan(params: Params) -> tuple[CellSpec, ...]:
+    """Every cell of the project, root first, parents before children."""
+    base = artifact_path("checkpoints", BASE)
+    cells = [_spec("transformers", BASE, "checkpoint", base)]
+    for name in params.adapters:
+        adapter = artifact_path("adapters", name)
+        cells.append(_spec("transformers", name, "attached", base, adapter))
+        merged = artifact_path("checkpoints", name)
+        cells.append(_spec("transformers", name, "checkpoint", merged))
+    for variant in params.variants:
+        for form in (params.gguf.outtype, *params.gguf.quantizations):
+            path = artifact_path("gguf", variant, form)
+            cells.append(_spec("llamacpp", variant, form, path))
+        for form in params.mlx.artifacts:
+            cells.append(_spec("mlx", variant, form, artifact_path("mlx", variant, form)))
+    for variant in params.vllm:
+        path = artifact_path("checkpoints", variant)
+        cells.append(_spec("vllm", variant, "checkpoint", path))
+    return tuple(cells)
+
+
+def _spec(
+    runtime: str, variant: str, form: str, artifact: str, adapter: str | None = None
+) -> CellSpec:
+    return CellSpec(
+        id=f"{runtime}/{variant}/{form}",
+        runtime=runtime,
+        variant=variant,
+        form=form,
+        artifact=artifact,
+        adapter=adapter,
+    )
+
+
+def hops(params: Params) -> tuple[Hop, ...]:
+    """The edges between cells, in the order of `plan`: every cell but the root has one parent."""
+    found = []
+    for spec in plan(params):
+        checkpoint = f"transformers/{spec.variant}/checkpoint"
+        if spec.id == ROOT_CELL:
+            continue
+        if spec.form == "attached":
+            found.append(Hop(parent=ROOT_CELL, child=spec.id, kind="adapter"))
+        elif spec.runtime == "transformers":
+            parent = f"transformers/{spec.variant}/attached"
+            found.append(Hop(parent=parent, child=spec.id, kind="merge"))
+        elif spec.runtime == "vllm":
+            found.append(Hop(parent=checkpoint, child=spec.id, kind="runtime"))
+        elif spec.runtime == "llamacpp" and spec.form != params.gguf.outtype:
+            parent = f"llamacpp/{spec.variant}/{params.gguf.outtype}"
+            found.append(Hop(parent=parent, child=spec.id, kind="quantize"))
+        else:
+            found.append(Hop(parent=checkpoint, child=spec.id, kind="convert"))
+    return tuple(found)
