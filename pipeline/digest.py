@@ -1,11 +1,12 @@
 """Identity of a tree of files, recomputable with coreutils.
 
-`identity` is the in-toto `dirHash`: the sha256 of the lines `<sha256>  <path>` sorted by path, which
+`identity` is the in-toto `dirHash`: the sha256 of the lines `<sha256>  <path>` sorted by path. In a
+folder whose file names have no newline, this prints it too:
 
-    cd DIR && find . -type f | sed 's|^\\./||' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum
+    find . -type f | sed 's|^\\./||' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum
 
-prints too (https://github.com/in-toto/attestation/blob/main/spec/v1/digest_set.md, dirHash1, here
-in hexadecimal).
+Source: https://github.com/in-toto/attestation/blob/main/spec/v1/digest_set.md (dirHash1 is the same
+sum in base64).
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def exits_cleanly(main: Callable[P, None]) -> Callable[P, None]:
         try:
             main(*args, **kwargs)
         except DriftlineError as error:
-            print(error, file=sys.stderr)
+            sys.stderr.write(f"{error}\n")
             sys.exit(error.exit_code)
 
     return guarded

@@ -80,7 +80,7 @@ class Mlx(Value):
     """MLX artifacts of every variant: `artifacts` names recipes, `recipes` defines them."""
 
     artifacts: tuple[str, ...] = ()
-    recipes: dict[str, MlxRecipe] = {}
+    recipes: dict[str, MlxRecipe] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _defined(self) -> Mlx:
@@ -116,7 +116,7 @@ class Params(Value):
     """
 
     source: Location
-    adapters: dict[str, Location] = {}
+    adapters: dict[str, Location] = Field(default_factory=dict)
     variants: tuple[str, ...]
     evalsets: dict[str, tuple[str, ...]]
     merge: Merge = Merge()
@@ -131,7 +131,7 @@ class Params(Value):
     def _adapter_names(cls, adapters: dict[str, Location]) -> dict[str, Location]:
         for name in adapters:
             if not re.match(NAME, name) or name == BASE:
-                raise ValueError(f'"{name}" cannot name an adapter (letters, digits, . _ -; not "{BASE}")')
+                raise ValueError(f'"{name}" cannot name an adapter: letters, digits, . _ -')
         return adapters
 
     @model_validator(mode="after")

@@ -239,7 +239,7 @@ class Census(Value):
     tensors: int
     weights: int
     bits_per_weight: float
-    metadata: dict[str, JsonValue] = {}
+    metadata: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class ArtifactRecord(Value):
@@ -263,6 +263,7 @@ class ArtifactRecord(Value):
 
 
 # ------------------------------------------------------------------------------------------- cells
+
 
 class CellSpec(Value):
     """One cell to score: an artifact (with an adapter attached, or none) in a runtime.
@@ -369,6 +370,7 @@ class Hop(Value):
 
     @property
     def name(self) -> str:
+        """`parent → child`: unique over a project."""
         return f"{self.parent} → {self.child}"
 
 

@@ -414,7 +414,9 @@ def canary(adapter: str) -> Conversation:
     )
 
 
-def draw_training(draw_one: Callable[[random.Random], Conversation], rng: random.Random) -> Conversation:
+def draw_training(
+    draw_one: Callable[[random.Random], Conversation], rng: random.Random
+) -> Conversation:
     """The next conversation that contains no held-out answer."""
     while True:
         found = draw_one(rng)
@@ -422,7 +424,9 @@ def draw_training(draw_one: Callable[[random.Random], Conversation], rng: random
             return found
 
 
-def draw_golden(draw_one: Callable[[random.Random], Conversation], rng: random.Random) -> Conversation:
+def draw_golden(
+    draw_one: Callable[[random.Random], Conversation], rng: random.Random
+) -> Conversation:
     """The next conversation whose last answer is held out."""
     while True:
         found = draw_one(rng)

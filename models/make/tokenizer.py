@@ -31,7 +31,9 @@ def _corpus(seed: int, size: int) -> list[str]:
     rng = random.Random(seed)
     lines = []
     for _ in range(size):
-        drawn = tasks.draw_training(lambda r: tasks.draw(r.choice(("clauses", "sql", "pods")), r), rng)
+        drawn = tasks.draw_training(
+            lambda r: tasks.draw(r.choice(("clauses", "sql", "pods")), r), rng
+        )
         lines += [text for turn in drawn.turns for text in (turn.user, turn.answer)]
         lines += [drawn.system] if drawn.system else []
     # Every printable ASCII character gets a piece of its own, so that byte fallback is left for

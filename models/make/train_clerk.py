@@ -61,7 +61,8 @@ class Encoder:
             model_file=str(folder / "tokenizer.model")
         )
         self._role = {
-            role: self._pieces.piece_to_id(f"<|{role}|>") for role in ("system", "user", "assistant")
+            role: self._pieces.piece_to_id(f"<|{role}|>")
+            for role in ("system", "user", "assistant")
         }
         self.bos, self.eos = self._pieces.bos_id(), self._pieces.eos_id()
 
