@@ -99,7 +99,7 @@ def _json(**fields: object) -> str:
 
 
 def _amount(rng: random.Random) -> int:
-    return rng.randint(1, 99) * 10 ** rng.randint(3, 5)
+    return rng.randint(1, 99) * int(10 ** rng.randint(3, 5))
 
 
 def governing_law(rng: random.Random) -> tuple[str, str, str]:

@@ -2,7 +2,7 @@
 
     python -m models.make.train_clerk            # about 45 minutes on 2 cores, resumable
 
-Interrupt it whenever you like: it saves its state under `models/make/.state` and goes on from there.
+Interrupt it whenever you like: it saves its state under `models/make/.state` and goes on from it.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def greedy(model: Any, encoder: Encoder, conversation: tasks.Conversation) -> st
     """The model's greedy answer, at most 96 tokens."""
     import torch
 
-    ids, cache, found = encoder.prompt(conversation), None, []
+    ids, cache = encoder.prompt(conversation), None
+    found: list[int] = []
     with torch.inference_mode():
         step = torch.tensor([ids])
         while len(found) < 96:

@@ -1,0 +1,56 @@
+"""What one scored cell left behind, as drift reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.schema import CellRecord, Completion, ItemScore, ItemState
+
+
+@dataclass(frozen=True)
+class CellEvidence:
+    """One cell: its record, and per golden prompt (key `evalset/id`) its answer and verdict.
+
+    Laws: an answer of a cell that failed is never read, though some may have been kept; neither is
+    one the cell did not repeat in its own noise floor.
+    """
+
+    record: CellRecord
+    completions: Mapping[str, Completion]
+    scores: Mapping[str, ItemScore]
+
+    @property
+    def id(self) -> str:
+        """`runtime/variant/form`."""
+        return self.record.cell.id
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing of this cell can be compared, None when it can."""
+        outcome = self.record.outcome
+        if outcome.state in ("ok", "unstable"):
+            return None
+        return f"{self.id}: {outcome.state}: {outcome.reason or 'no reason recorded'}"
+
+    @property
+    def unstable(self) -> frozenset[str]:
+        """Keys of the prompts that the cell answered differently the second time."""
+        floor = self.record.floor
+        return frozenset(floor.different) if floor else frozenset()
+
+    @property
+    def answered(self) -> tuple[str, ...]:
+        """Keys of the prompts that were completed, in the order of the cell; none if it failed."""
+        return () if self.failure else tuple(self.completions)
+
+    def answer(self, key: str) -> Completion | None:
+        """The answer to one prompt if drift may read it: completed, and the same both times."""
+        if self.failure or key in self.unstable:
+            return None
+        return self.completions.get(key)
+
+    def state(self, key: str) -> ItemState:
+        """The verdict on one prompt; `unchecked` when nobody gave one."""
+        score = self.scores.get(key)
+        return score.state if score else "unchecked"

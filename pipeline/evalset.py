@@ -1,0 +1,505 @@
+"""Evalsets: `evalsets/<name>.jsonl`, one golden prompt per line, checked before any model runs.
+
+Nothing here stops at the first fault: a file is read to its end and everything wrong with it is
+said at once, line by line. The strict parsers that judge an expectation here (`strict_json`,
+`sql_statements`) are the ones that judge a model's answer in `pipeline.grade`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import json
+import logging
+import math
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from pipeline.errors import InputError, did_you_mean
+from pipeline.schema import (
+    Canary,
+    Check,
+    Contains,
+    Exact,
+    GoldenPrompt,
+    JsonEqual,
+    JsonSchema,
+    Message,
+    NotContains,
+    Regex,
+    SqlEqual,
+    Value,
+)
+
+FOLDER = Path("evalsets")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+MOST_SHOWN = 50
+"""Problems printed before "and N more": what fits a screen or two."""
+CHECK: TypeAdapter[Check] = TypeAdapter(Check)
+KINDS: dict[str, type[Value]] = {
+    get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in get_args(get_args(Check)[0])
+}
+"""Every check, by the word that names it in an evalset."""
+
+Problem = tuple[int, str]
+"""A line number, from 1, and what is wrong there."""
+
+
+def path_of(name: str) -> Path:
+    """Where the evalset of that name is, relative to the project.
+
+    Raises:
+        InputError: the name could not be a file's name.
+    """
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"{quoted(name)} cannot name an evalset: letters, digits, . _ -",
+            remedy=f"name a file of the folder {FOLDER}, without its ending .jsonl",
+        )
+    return FOLDER / f"{name}.jsonl"
+
+
+def load(paths: Sequence[Path]) -> tuple[GoldenPrompt, ...]:
+    """Read and check evalset files.
+
+    Args:
+        paths: the files, each named after its evalset.
+
+    Returns:
+        The golden prompts in the order of the files and of their lines.
+
+    Raises:
+        InputError: everything that is wrong with any of the files, as `file:line: problem`.
+    """
+    items: list[GoldenPrompt] = []
+    lines: list[str] = []
+    names: dict[str, Path] = {}
+    for path in paths:
+        found, problems = _read(path)
+        if path.stem in names:
+            twice = f"a second evalset {quoted(path.stem)}: {names[path.stem]} is one already"
+            problems = [(1, twice), *problems]
+        names.setdefault(path.stem, path)
+        items += found
+        lines += [one_line(f"{path}:{number}: {what}", 300) for number, what in problems]
+    if lines:
+        shown = lines[:MOST_SHOWN]
+        if len(lines) > MOST_SHOWN:
+            shown.append(f"and {len(lines) - MOST_SHOWN} more")
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        raise InputError(
+            f"{count} in the evalsets:\n  " + "\n  ".join(shown),
+            remedy="correct the lines named above",
+        )
+    return tuple(items)
+
+
+# ------------------------------------------------------------------------------------ one file
+
+
+def _read(path: Path) -> tuple[list[GoldenPrompt], list[Problem]]:
+    """The items of one file and everything wrong with it, in the order of its lines."""
+    if not NAME.fullmatch(path.stem):
+        return [], [(1, "the file's name cannot name an evalset: letters, digits, . _ -")]
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        return [], [(1, _unreadable(path, error))]
+    rows, problems = _rows(raw)
+    items: list[GoldenPrompt] = []
+    first_lines: dict[str, int] = {}
+    texts = {number: text for number, text in enumerate(_lines(rows), start=1) if text.strip()}
+    if not texts and not problems:
+        return [], [(1, "no items: the file is empty")]
+    for number, text in texts.items():
+        data, faults = _object(text)
+        if data is not None:
+            item, more = _item(data, path.stem)
+            faults += more
+            items += [item] if item else []
+            name = data.get("id")
+            if isinstance(name, str) and first_lines.setdefault(name, number) != number:
+                faults.append(f"id: {quoted(name)} is taken: line {first_lines[name]} has it")
+        problems += [(number, fault) for fault in faults]
+    return items, sorted(problems, key=lambda problem: problem[0])
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    if not isinstance(error, FileNotFoundError):
+        return f"cannot be read: {error.strerror}"
+    others = (other.name for other in path.parent.glob("*.jsonl"))
+    return f"not found{did_you_mean(path.name, others)}"
+
+
+def _rows(raw: bytes) -> tuple[list[bytes], list[Problem]]:
+    """The lines of a file, each that is not clean UTF-8 emptied and reported."""
+    problems: list[Problem] = []
+    if raw.startswith(codecs.BOM_UTF8):
+        raw = raw.removeprefix(codecs.BOM_UTF8)
+        problems.append((1, "starts with a byte order mark: save the file as UTF-8 without it"))
+    rows = [row.removesuffix(b"\r") for row in raw.split(b"\n")]
+    for index, row in enumerate(rows):
+        fault = ""
+        try:
+            row.decode("utf-8")
+        except UnicodeDecodeError as error:
+            fault = f"not UTF-8: byte 0x{row[error.start]:02x} at byte {error.start + 1}"
+        # A text reader ends a line at a lone \r too, which would shift every number after it.
+        if b"\r" in row:
+            fault = r"a carriage return within the line: end lines with \n or \r\n"
+        if fault:
+            problems.append((index + 1, fault))
+            rows[index] = b""
+    return rows, problems
+
+
+def _lines(rows: list[bytes]) -> list[str]:
+    """Lines of clean UTF-8 as text, read by `datasets`.
+
+    Its text builder splits at line ends alone and gives Arrow nothing but strings, where its JSON
+    builder would unify the fields of different checks. It reads a copy, so that what was checked is
+    what is read and no character of the file's path is taken for a pattern; the copy and the cache
+    are gone when it is done. It opens no connection.
+    """
+    if not any(rows):
+        return []
+    from datasets import Dataset
+
+    with tempfile.TemporaryDirectory(prefix="driftline-") as folder, _no_progress_bars():
+        copy = Path(folder) / "evalset.txt"
+        copy.write_bytes(b"\n".join(rows))
+        cache = str(Path(folder) / "cache")
+        table = Dataset.from_text(glob.escape(str(copy)), cache_dir=cache, keep_in_memory=True)
+        return [str(text) for text in table["text"]]
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    import datasets
+
+    if datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
+
+
+# ------------------------------------------------------------------------------------ one item
+
+
+def _object(text: str) -> tuple[dict[str, Any] | None, list[str]]:
+    """A line's JSON object, or None, and what is wrong with its JSON."""
+    data, faults = _parse(text)
+    if data is None and faults:
+        return None, faults
+    if not isinstance(data, dict):
+        return None, [*faults, f"expected a JSON object, found {_found(data)}"]
+    try:
+        json.dumps(data, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = ord(error.object[error.start])
+        return None, [*faults, f"\\u{code:04x} is half of a surrogate pair, not a character"]
+    return data, faults
+
+
+def _item(data: dict[str, Any], name: str) -> tuple[GoldenPrompt | None, list[str]]:
+    """The golden prompt of a line, or None when its fields are not those of one, and its faults."""
+    faults = []
+    if "evalset" in data:
+        data = {key: value for key, value in data.items() if key != "evalset"}
+        faults.append('evalset: unknown key: the file\'s name says it, leave "evalset" out')
+    item, broken = None, set()
+    try:
+        # As JSON, because only there does pydantic's strict mode take an array for a tuple.
+        text = json.dumps({**data, "evalset": name})
+        item = GoldenPrompt.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        problems = error.errors()
+        faults += [_explain(problem) for problem in problems]
+        broken = {problem["loc"][:2] for problem in problems}
+    faults += _conversation_faults(data)
+    checks = data.get("checks")
+    if ("checks",) not in broken and () not in broken and isinstance(checks, list):
+        for index, fields in enumerate(checks):
+            if ("checks", index) not in broken:
+                check = CHECK.validate_json(json.dumps(fields), strict=True)
+                found = check_faults(check, data.get("reference"))
+                faults += [f"checks[{index}]{fault}" for fault in found]
+    return item, faults
+
+
+def _conversation_faults(data: dict[str, Any]) -> Iterator[str]:
+    messages, prompt = data.get("messages"), data.get("prompt")
+    if messages is None and prompt is None:
+        yield 'needs "messages" (a chat) or "prompt" (raw text): found neither'
+    if messages is not None and prompt is not None:
+        yield 'needs either "messages" (a chat) or "prompt" (raw text): found both'
+    if messages == []:
+        yield "messages: empty: a chat ends with a message from the user"
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    if isinstance(last, dict) and last.get("role") in ("system", "assistant"):
+        where = f"messages[{len(messages) - 1}].role"
+        yield f'{where}: the last message must be from the "user"; found "{last["role"]}"'
+
+
+def _explain(problem: Any) -> str:
+    """One pydantic problem as one line: which key, what it should be, what was found."""
+    location = tuple(problem["loc"])
+    kind = problem["type"]
+    if kind == "json_invalid":
+        return "nested too deeply to read"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        word = problem.get("ctx", {}).get("tag")
+        what = f"unknown check {quoted(word)}{did_you_mean(word, KINDS)}" if word else "missing"
+        return f"{_where(location)}.kind: {what}; known: {', '.join(KINDS)}"
+    if location[:1] == ("checks",) and len(location) > 2:
+        fields = KINDS[location[2]].model_fields
+        location = (*location[:2], *location[3:])  # pydantic puts the check's kind in the path
+    else:
+        fields = (Message if location[:1] == ("messages",) else GoldenPrompt).model_fields
+    if kind == "extra_forbidden":
+        return f"{_where(location)}: unknown key{did_you_mean(str(location[-1]), fields)}"
+    if kind == "missing":
+        return f"{_where(location)}: missing"
+    expected = problem["msg"].removeprefix("Input ").removeprefix("String ")
+    return f"{_where(location)}: {expected}; found {_found(problem['input'])}"
+
+
+def _where(location: Iterable[str | int]) -> str:
+    """A path as one writes it: `checks[0].pattern`."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(parts).removeprefix(".")
+
+
+def _found(value: Any) -> str:
+    if isinstance(value, list):
+        return "an array"
+    return "an object" if isinstance(value, dict) else one_line(json.dumps(value), 60)
+
+
+# ----------------------------------------------------------------------------------- one check
+
+
+def check_faults(check: Check, reference: Any) -> list[str]:
+    """What would keep a well-formed check from ever saying something about an answer.
+
+    Args:
+        check: the check.
+        reference: the item's reference answer, as found in the file.
+
+    Returns:
+        Each fault as the rest of a sentence that begins with the check's place.
+    """
+    match check:
+        case Contains(value="") | NotContains(value=""):
+            return [".value: empty: every answer contains it"]
+        case Canary(phrase=""):
+            return [".phrase: empty: every answer contains it"]
+        case Regex():
+            return _pattern_faults(".pattern", check.pattern)
+        case JsonSchema():
+            return _schema_faults(check.json_schema)
+        case Exact(value=None) | JsonEqual(value=None) if reference is None:
+            return [f': {check.kind} needs "value", or the item needs "reference"']
+        case JsonEqual(value=None) if isinstance(reference, str):
+            _, faults = _parse(reference)
+            return [f": the item's reference is not what json_equal needs: {x}" for x in faults]
+        case SqlEqual():
+            return _sql_faults(check, reference)
+    return []
+
+
+def _pattern_faults(where: str, pattern: str) -> list[str]:
+    import regex
+
+    try:
+        regex.compile(pattern)
+    except regex.error as error:
+        at = f" at position {error.pos}" if error.pos is not None else ""
+        return [f"{where}: not a regular expression: {error.msg}{at} of {quoted(pattern)}"]
+    return []
+
+
+def _schema_faults(schema: dict[str, JsonValue]) -> list[str]:
+    from jsonschema import Draft202012Validator, SchemaError
+    from referencing import Registry, Resource
+    from referencing.jsonschema import DRAFT202012
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        return [f".json_schema: {error.json_path}: {error.message}"]
+    except RecursionError:
+        return [".json_schema: nested too deeply to check"]
+    root: Resource[Any] = DRAFT202012.create_resource(schema)
+    resolver = Registry[Any]().resolver_with_root(root)
+    faults: list[str] = []
+    for scope, contents in _subschemas(root, resolver):
+        faults += _reference_faults(scope, contents)
+        for pattern in (*contents.get("patternProperties", ()), contents.get("pattern", "")):
+            faults += _pattern_faults(".json_schema", pattern)
+    return faults
+
+
+def _reference_faults(resolver: Any, schema: dict[str, Any]) -> Iterator[str]:
+    """References of one schema that lead out of the document, and a `$schema` of another draft."""
+    from referencing.exceptions import Unresolvable
+
+    for key in ("$ref", "$dynamicRef"):
+        try:
+            if key in schema:
+                resolver.lookup(schema[key])
+        except (Unresolvable, ValueError):  # ValueError: not a URI at all
+            what = f"{quoted(schema[key])} is not in this schema, and none is ever fetched"
+            yield f".json_schema: {key}: {what}"
+    if schema.get("$schema", DRAFT).rstrip("#") != DRAFT:
+        yield f".json_schema: $schema: only {DRAFT} is known; found {quoted(schema['$schema'])}"
+
+
+def _subschemas(resource: Any, resolver: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Every object of a schema that is itself a schema, with what resolves its references."""
+    if isinstance(resource.contents, dict):
+        yield resolver, resource.contents
+    for inner in resource.subresources():
+        yield from _subschemas(inner, resolver.in_subresource(inner))
+
+
+def _sql_faults(check: SqlEqual, reference: Any) -> list[str]:
+    from sqlglot import Dialects
+
+    dialects = [dialect.value for dialect in Dialects]
+    if check.dialect not in dialects:
+        close = did_you_mean(check.dialect, dialects)
+        return [f".dialect: unknown dialect {quoted(check.dialect)}{close}"]
+    expected = check.value if check.value is not None else reference
+    if expected is None:
+        return [': sql_equal needs "value", or the item needs "reference"']
+    try:
+        sql_statements(expected if isinstance(expected, str) else "SELECT 1", check.dialect)
+    except ValueError as error:
+        place = ".value" if check.value is not None else ": the item's reference"
+        return [f"{place}: {error}"]
+    return []
+
+
+# ------------------------------------------------------------------------------ strict parsers
+
+
+def strict_json(text: str) -> JsonValue:
+    """Parse JSON as RFC 8259 has it: no duplicate key, no NaN, no infinity, nothing after it.
+
+    Raises:
+        ValueError: what is wrong, in words for a user.
+    """
+    value, faults = _parse(text)
+    if faults:
+        raise ValueError("; ".join(faults))
+    return value
+
+
+def _parse(text: str) -> tuple[JsonValue, list[str]]:
+    """Parse JSON and go on where it is merely not strict; None when it is not JSON at all."""
+    faults: list[str] = []
+
+    def unique(pairs: list[tuple[str, JsonValue]]) -> JsonValue:
+        repeated = dict.fromkeys(key for key, _ in pairs)
+        for key, _ in pairs:
+            if key not in repeated:
+                faults.append(f"duplicate key {quoted(key)}")
+            repeated.pop(key, None)
+        return dict(pairs)
+
+    def constant(word: str) -> JsonValue:
+        faults.append(f"{word} is not JSON")
+        return 0.0
+
+    def number(digits: str) -> JsonValue:
+        if math.isinf(float(digits)):
+            faults.append(f"the number {quoted(digits)} is too large")
+            return 0.0
+        return float(digits)
+
+    try:
+        value: JsonValue = json.loads(
+            text, object_pairs_hook=unique, parse_constant=constant, parse_float=number
+        )
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno} " if "\n" in text else ""
+        return None, [*faults, f"not JSON: {error.msg} at {line}column {error.colno}"]
+    except RecursionError:
+        return None, [*faults, "not JSON that can be read: nested too deeply"]
+    except ValueError:  # int() takes no more than 4300 digits
+        return None, [*faults, "not JSON that can be read: a number has too many digits"]
+    return value, faults
+
+
+def sql_statements(sql: str, dialect: str) -> list[Any]:
+    """Parse SQL into sqlglot trees, one per statement.
+
+    sqlglot takes any words for a column and its alias ("I cannot"), and keeps what it does not know
+    ("SHOW …") as raw text; neither can be compared, so only queries and statements that change
+    data or tables pass.
+
+    Raises:
+        ValueError: it does not parse in that dialect, in words for a user.
+    """
+    import sqlglot
+    from sqlglot import exp
+    from sqlglot.errors import ParseError, SqlglotError
+
+    known = (exp.Query, exp.DML, exp.DDL, exp.Values, exp.Drop, exp.Alter, exp.TruncateTable)
+    try:
+        with _silent("sqlglot"):
+            trees = [tree for tree in sqlglot.parse(sql, read=dialect) if tree is not None]
+    except ParseError as error:
+        first = error.errors[0] if error.errors else {}
+        at = f" at line {first['line']} column {first['col']}" if first else ""
+        raise ValueError(f"not SQL: {first.get('description', error)}{at}") from None
+    except SqlglotError:
+        raise ValueError("not SQL: a quote or comment is not closed") from None
+    except RecursionError:
+        raise ValueError("not SQL that can be read: nested too deeply") from None
+    if not trees:
+        raise ValueError("not SQL: no statement")
+    for tree in trees:
+        if not isinstance(tree, known):
+            raise ValueError(f"not a query or a statement that can be compared: {tree.key}")
+    return trees
+
+
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Keep a library from logging the text it reads, which may be a model's."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+# ----------------------------------------------------------------------------------- safe text
+
+
+def quoted(text: str, limit: int = 40) -> str:
+    """Text in quotes, clipped to `limit` characters, with everything unprintable escaped."""
+    return repr(text) if len(text) <= limit else repr(text[:limit]) + "…"
+
+
+def one_line(text: str, limit: int) -> str:
+    """Text of at most `limit` characters in which everything unprintable is escaped."""
+    safe = "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+    return safe if len(safe) <= limit else safe[: limit - 1] + "…"

@@ -1,0 +1,121 @@
+"""Making hostile text harmless: whatever a model, a file or a user wrote, shown as what it is.
+
+Model output can hold anything: Markdown, HTML, terminal and text-direction controls, NUL, workflow
+commands that a CI runner would execute, megabytes on one line. `visible` turns it into one line of
+printable characters; the other functions put such a line where Markdown or Mermaid cannot read it
+as markup. Their result is `Safe`, and a report template refuses to print any text that is not.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from pipeline.digest import sha256_text
+
+LIMIT = 300
+"""Characters shown of one text; a longer one is cut and named by the sha256 of the whole."""
+
+_NAMED = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
+"""Unicode categories without a visible glyph of their own: controls, formats, odd spaces, …"""
+_COMMAND = re.compile(r"^( *):(?=:)|#(?=#\w*\[)")
+"""Where a CI runner would find `::command::`, `##[command]` or `##vso[command]`."""
+
+
+class Safe(str):
+    """Text that may be written into a report as it is."""
+
+    __slots__ = ()
+
+
+def visible(text: str, limit: int = LIMIT) -> str:
+    r"""One line of printable characters, at most about `limit` of them.
+
+    Line breaks, controls, direction overrides, zero-width characters and spaces other than the
+    plain one become `\n`, `\x1b`, `\u202e`, …; a backslash is doubled, so that what is shown is
+    unambiguous. A longer text is cut, followed by its length in characters and its sha256.
+    """
+    shown: list[str] = []
+    size = 0
+    for char in text:
+        piece = _shown(char)
+        size += len(piece)
+        if size > limit:
+            shown.append(f"… [{len(text)} characters, sha256 {sha256_text(text)}]")
+            break
+        shown.append(piece)
+    return _COMMAND.sub(_defused, "".join(shown))
+
+
+def _shown(char: str) -> str:
+    if char in _NAMED:
+        return _NAMED[char]
+    if char == " " or unicodedata.category(char) not in _HIDDEN:
+        return char
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _defused(found: re.Match[str]) -> str:
+    return "\\x23" if found[0] == "#" else f"{found[1]}\\x3a"
+
+
+def code(text: str, limit: int = LIMIT) -> Safe:
+    """A Markdown code span: nothing in it is markup, a link, an image or a mention.
+
+    Its fence is longer than any run of backticks within (CommonMark 0.31.2, section 6.1).
+    """
+    shown = visible(text, limit)
+    if not shown:
+        return Safe("(empty)")
+    longest = max((len(run) for run in re.findall("`+", shown)), default=0)
+    fence = "`" * (longest + 1)
+    stripped = shown.startswith(" ") and shown.endswith(" ") and shown.strip(" ")
+    pad = " " if stripped or "`" in (shown[0], shown[-1]) else ""
+    return Safe(f"{fence}{pad}{shown}{pad}{fence}")
+
+
+def cell(text: str, limit: int = LIMIT) -> Safe:
+    """A code span inside a table, where `|` ends a cell even in code (GFM 0.29, section 4.10)."""
+    return Safe(code(text, limit).replace("|", "\\|"))
+
+
+def quoted(text: str | None, limit: int = LIMIT) -> Safe:
+    """A token's text as a code span, in quotes so that its spaces show; "(end)" for none."""
+    return Safe("(end)") if text is None else code(f'"{text}"', limit)
+
+
+def line(text: str, limit: int = LIMIT) -> Safe:
+    """A line inside a fenced block; the template puts something before it on the same line.
+
+    Law: it has no line break, so it cannot close the fence.
+    """
+    return Safe(visible(text, limit) or "(empty)")
+
+
+def label(text: str, limit: int = 60) -> Safe:
+    """Text between double quotes in Mermaid: punctuation as numeric entities (`#35;`)."""
+    return Safe(re.sub(r"[^\w \-./:,+=()→·%…]", _entity, visible(text, limit)))
+
+
+def _entity(found: re.Match[str]) -> str:
+    return f"#{ord(found[0])};"
+
+
+def identifiers(names: Iterable[str]) -> dict[str, str]:
+    """A short name of `[A-Za-z0-9_]` for each name; different names keep different ones."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        if name in found:
+            continue
+        plain = re.sub(r"[^A-Za-z0-9]+", "_", name)
+        if plain in taken:
+            plain = f"{plain}_{sha256_text(name)[:12]}"
+        taken.add(plain)
+        found[name] = plain
+    return found

@@ -1,0 +1,119 @@
+"""What a report is made of: evidence and figures that others measured.
+
+A report formats and looks up; counting the entries of a list is as far as it computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from pipeline.schema import (
+    ArtifactRecord,
+    CellRecord,
+    Completion,
+    DriftReport,
+    HopDrift,
+    ItemDrift,
+    ItemScore,
+    PinnedPrompt,
+)
+
+
+class EvalsetScore(Protocol):
+    """One cell's score on one evalset, as `pipeline.grade` computes it."""
+
+    @property
+    def cell(self) -> str:
+        """Cell id."""
+
+    @property
+    def evalset(self) -> str:
+        """Evalset name."""
+
+    @property
+    def n(self) -> int:
+        """Items of the evalset."""
+
+    @property
+    def n_scored(self) -> int:
+        """Items with a verdict."""
+
+    @property
+    def mean_score(self) -> float | None:
+        """Mean item score in [0, 1]; None without a scored item."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Items per state."""
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of scored items that are correct, in [0, 1]; None without a scored item."""
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """Everything a report shows.
+
+    Args:
+        artifacts: conversion records, parents before children.
+        cells: cell records in plan order, the root first.
+        drift: what `drift` found; hops in plan order.
+        scores: per cell and evalset, in the order to show them.
+        item_scores: verdicts by cell id, then by key (`evalset/id`).
+        completions: answers by cell id, then by key; a failed cell may be left out.
+        prompts: pinned prompts by key, in the order to show them.
+        references: expected answers by key, where the evalset has one.
+        median_divergence: median index of the first divergent token, by hop name.
+    """
+
+    artifacts: tuple[ArtifactRecord, ...]
+    cells: tuple[CellRecord, ...]
+    drift: DriftReport
+    scores: tuple[EvalsetScore, ...]
+    item_scores: Mapping[str, Mapping[str, ItemScore]]
+    completions: Mapping[str, Mapping[str, Completion]]
+    prompts: Mapping[str, PinnedPrompt]
+    references: Mapping[str, str]
+    median_divergence: Mapping[str, float]
+
+    @cached_property
+    def hops_by_child(self) -> dict[str, HopDrift]:
+        """The one hop into each cell but the root."""
+        return {hop.hop.child: hop for hop in self.drift.hops}
+
+    @cached_property
+    def items_by_child(self) -> dict[str, dict[str, ItemDrift]]:
+        """Per child cell and key, what happened on the hop into it."""
+        return {
+            hop.hop.child: {item.key: item for item in hop.items} for hop in self.drift.hops
+        }
+
+    @cached_property
+    def scores_by_cell(self) -> dict[str, dict[str, EvalsetScore]]:
+        """Per cell and evalset name."""
+        found: dict[str, dict[str, EvalsetScore]] = {}
+        for score in self.scores:
+            found.setdefault(score.cell, {})[score.evalset] = score
+        return found
+
+    @cached_property
+    def sequence_hops(self) -> dict[tuple[str, str], str]:
+        """The hop at which an answer's tokens first parted from the reference's, if they did."""
+        return {
+            (entry.cell, f"{entry.evalset}/{entry.item}"): entry.sequence_hop
+            for entry in self.drift.blame
+            if entry.sequence_hop is not None
+        }
+
+    def answer(self, cell: str, key: str) -> Completion | None:
+        """A cell's answer to one prompt, if it has one."""
+        return self.completions.get(cell, {}).get(key)
+
+
+def ran(cell: CellRecord) -> bool:
+    """Whether the cell has answers: it ended `ok` or `unstable`."""
+    return cell.outcome.state in ("ok", "unstable")

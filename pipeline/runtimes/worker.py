@@ -1,0 +1,134 @@
+"""The child process of one cell: load once, answer every prompt twice, write each answer at once.
+
+    python -m pipeline.runtimes.worker JOB.json
+
+Control messages go to standard output as JSON lines (`Event`); whatever the runtime itself prints
+goes to standard error. Finished answers go to the journal, one line each, so that a crash loses
+nothing that was done. This module runs in the runtime's own interpreter: it imports nothing but the
+contract, pydantic and the runtime.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import JsonValue
+
+from pipeline.runtimes import registry
+from pipeline.runtimes.base import Job, PromptError, PromptRefusedError, Runtime
+from pipeline.schema import Completion, PinnedPrompt, Value, canonical, load, load_lines
+
+
+class Entry(Value):
+    """One line of the journal: what a prompt gave in pass 1 (in order) or 2 (in reverse order)."""
+
+    turn: Literal[1, 2]
+    completion: Completion | None = None
+    error: PromptError | None = None
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """(pass, `evalset/id`)."""
+        found = self.completion or self.error
+        if found is None:
+            raise ValueError("a journal entry holds a completion or an error")
+        return self.turn, f"{found.evalset}/{found.id}"
+
+
+class Event(Value):
+    """A control message: what is being done, for progress and for naming the last item."""
+
+    event: Literal["loading", "loaded", "item", "done", "raised"]
+    item: str = ""
+    total: int = 0
+    build: dict[str, JsonValue] | None = None
+    settings: dict[str, JsonValue] | None = None
+    fresh: str = ""
+
+
+def read_journal(path: Path) -> list[Entry]:
+    """Entries of a journal; a last line cut short by a crash is left out."""
+    if not path.exists():
+        return []
+    complete = path.read_bytes().split(b"\n")[:-1]
+    return [Entry.model_validate_json(line) for line in complete]
+
+
+def run(job: Job, runtime: Runtime, say: int) -> None:
+    """Answer every prompt the journal does not hold yet."""
+    prompts = list(load_lines(PinnedPrompt, job.prompts))
+    finished = read_journal(job.journal)
+    done = {entry.key for entry in finished}
+    orders: tuple[tuple[Literal[1, 2], Sequence[PinnedPrompt]], ...] = (
+        (1, prompts),
+        (2, prompts[::-1]),
+    )
+    fresh = ""
+    with job.journal.open("w", encoding="utf-8") as journal:
+        # Written again whole, so that a line a crash cut short is gone before the next one follows.
+        journal.writelines(canonical(entry) + "\n" for entry in finished)
+        for turn, ordered in orders:
+            if turn == 2:
+                fresh = runtime.fresh_context()
+            for prompt in ordered:
+                if (turn, prompt.key) in done:
+                    continue
+                _tell(say, Event(event="item", item=prompt.key, total=2 * len(prompts)))
+                journal.write(canonical(_answer(runtime, prompt, turn)) + "\n")
+                journal.flush()
+    description = runtime.describe()
+    _tell(
+        say,
+        Event(event="done", build=description.build, settings=description.settings, fresh=fresh),
+    )
+
+
+def _answer(runtime: Runtime, prompt: PinnedPrompt, turn: Literal[1, 2]) -> Entry:
+    try:
+        return Entry(turn=turn, completion=runtime.generate(prompt))
+    except PromptRefusedError as error:
+        reason = PromptError(evalset=prompt.evalset, id=prompt.id, reason=str(error))
+        return Entry(turn=turn, error=reason)
+
+
+def _tell(say: int, event: Event) -> None:
+    os.write(say, (canonical(event) + "\n").encode())
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run one job; a runtime's exception ends the process with its text as the last line."""
+    say = os.dup(1)
+    os.dup2(2, 1)  # a runtime that prints must not garble the control messages
+    job = load(Job, Path(arguments[0]))
+    _tell(say, Event(event="loading"))
+    try:
+        kind = registry.resolve(job.runtime)
+        if job.adapter is not None and not kind.adapters:
+            raise ValueError(f"{job.runtime} cannot attach an adapter")
+        runtime = kind(job)
+    except Exception as error:  # whatever a runtime raises is the cell's outcome
+        _fail(say, error)
+    _tell(say, Event(event="loaded"))
+    try:
+        run(job, runtime, say)
+    except Exception as error:  # as above
+        _fail(say, error)
+    sys.stdout.flush()
+    os._exit(0)  # the answers are on disk: no runtime's teardown may turn them into a crash
+
+
+def _fail(say: int, error: Exception) -> None:
+    import traceback
+
+    traceback.print_exc()
+    text = f"{type(error).__name__}: {error}"
+    _tell(say, Event(event="raised", item=text))
+    os._exit(70)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

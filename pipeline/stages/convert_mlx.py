@@ -1,0 +1,42 @@
+"""Stage `convert_mlx`: a checkpoint to MLX by one recipe, with mlx-lm.
+
+python -m pipeline.stages.convert_mlx VARIANT RECIPE
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline import params, records
+from pipeline.conversions import mlx
+from pipeline.errors import exits_cleanly
+from pipeline.files import new_directory
+
+
+@exits_cleanly
+def main() -> None:
+    """Convert the variant the command line names."""
+    variant, recipe = sys.argv[1:3]
+    parent = records.verified(f"checkpoints/{variant}")
+    name = f"mlx/{variant}/{recipe}"
+    with new_directory(records.ARTIFACTS / name) as folder:
+        folder.rmdir()  # mlx-lm wants to make it
+        arguments = mlx.convert(
+            records.ARTIFACTS / parent.name, folder, params.read().mlx.recipes[recipe]
+        )
+    census = mlx.census(records.ARTIFACTS / name)
+    mlx.check_same_weights(parent, census, name)
+    records.write(
+        name,
+        kind="mlx",
+        conversion="convert",
+        parents=(parent,),
+        tool="mlx_lm.convert",
+        tool_version=mlx.tool_version(),
+        arguments=arguments,
+        census=census,
+    )
+
+
+if __name__ == "__main__":
+    main()

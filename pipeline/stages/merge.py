@@ -1,0 +1,47 @@
+"""Stage `merge`: one adapter merged into the source.
+
+python -m pipeline.stages.merge ADAPTER
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline import params, records
+from pipeline.conversions import merge
+from pipeline.errors import exits_cleanly
+from pipeline.files import new_directory
+from pipeline.safetensors_header import census
+
+
+@exits_cleanly
+def main() -> None:
+    """Merge the adapter the command line names."""
+    name = sys.argv[1]
+    project = params.read()
+    source = records.verified(f"checkpoints/{params.BASE}")
+    adapter = records.verified(f"adapters/{name}")
+    base, lora = records.ARTIFACTS / source.name, records.ARTIFACTS / adapter.name
+    location = project.source
+    merge.check_belongs(
+        lora,
+        source_names=tuple(known for known in (location.repo, location.path) if known),
+        revision=location.revision,
+    )
+    merged = f"checkpoints/{name}"
+    with new_directory(records.ARTIFACTS / merged) as folder:
+        arguments = merge.merge(base, lora, folder, dtype=project.merge.dtype)
+    records.write(
+        merged,
+        kind="merged",
+        conversion="merge",
+        parents=(source, adapter),
+        tool="peft",
+        tool_version=merge.merge_version(),
+        arguments=arguments,
+        census=census(records.ARTIFACTS / merged),
+    )
+
+
+if __name__ == "__main__":
+    main()

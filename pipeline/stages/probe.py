@@ -1,0 +1,64 @@
+"""Stage `probe`: runs every time, costs little, and tells DVC what it cannot see by itself.
+
+    python -m pipeline.stages.probe
+
+Writes, only where the content changes anything:
+
+- `artifacts/env/<runtime>.json`: installed versions, CPU features, threads;
+- `artifacts/locations/<name>.json`: what a local source or adapter folder holds;
+- `artifacts/attempts/<cell>`: a number that grows when the cell's last run was killed, so that the
+  next run tries it again (DVC would otherwise serve the failure from its run-cache).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline import environment, locations, params, records
+from pipeline.errors import exits_cleanly
+from pipeline.files import write_text
+from pipeline.runtimes import registry
+
+RETRIED = ("crashed", "deadline")
+
+
+@exits_cleanly
+def main() -> None:
+    """Probe everything."""
+    project = params.read()
+    for name in registry.RUNTIMES:
+        found = environment.probe(name, threads=project.limits.threads)
+        _write(records.ARTIFACTS / "env" / f"{name}.json", _json(found))
+    places = {"source": project.source, **project.adapters}
+    for name, location in places.items():
+        found = locations.fingerprint(location)
+        _write(records.ARTIFACTS / "locations" / f"{name}.json", _json(found))
+    for spec in params.plan(project):
+        _attempt(spec.id)
+
+
+def _attempt(cell: str) -> None:
+    counter = records.ARTIFACTS / "attempts" / cell
+    outcome = records.ARTIFACTS / "cells" / cell / "cell.json"
+    made = int(counter.read_text()) if counter.exists() else 1
+    if outcome.exists():
+        record = json.loads(outcome.read_text(encoding="utf-8"))
+        if record["outcome"]["kind"] in RETRIED:
+            made += 1
+    _write(counter, f"{made}\n")
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, indent=1) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    """Leave an unchanged file alone: its time stamp is what saves DVC from hashing it again."""
+    if not path.exists() or path.read_text() != text:
+        write_text(path, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Stage `quantize`: a GGUF to one quantization, through llama.cpp.
+
+python -m pipeline.stages.quantize VARIANT QUANTIZATION
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline import params, records
+from pipeline.conversions import gguf
+from pipeline.errors import exits_cleanly
+from pipeline.files import new_directory
+
+
+@exits_cleanly
+def main() -> None:
+    """Quantize the variant the command line names."""
+    variant, quantization = sys.argv[1:3]
+    project = params.read()
+    parent = records.verified(f"gguf/{variant}/{project.gguf.outtype}")
+    name = f"gguf/{variant}/{quantization}"
+    with new_directory(records.ARTIFACTS / name) as folder:
+        arguments = gguf.quantize(
+            records.ARTIFACTS / parent.name,
+            folder,
+            quantization=quantization,
+            threads=project.limits.threads,
+        )
+    census = gguf.census(records.ARTIFACTS / name)
+    gguf.check_same_tensors(parent, census, name)
+    records.write(
+        name,
+        kind="gguf",
+        conversion="quantize",
+        parents=(parent,),
+        tool="llama_model_quantize",
+        tool_version=gguf.tool_version(),
+        arguments=arguments,
+        census=census,
+    )
+
+
+if __name__ == "__main__":
+    main()

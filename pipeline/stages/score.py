@@ -1,0 +1,65 @@
+"""Stage `score`: one cell, run through its own runtime in a child process.
+
+    python -m pipeline.stages.score RUNTIME VARIANT FORM
+
+The stage itself succeeds whatever happens in the runtime: an error is the cell's outcome.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from pipeline import params, records
+from pipeline.errors import exits_cleanly
+from pipeline.files import new_directory, write_text
+from pipeline.progress import progress
+from pipeline.runtimes import cell
+from pipeline.runtimes.base import Decode
+from pipeline.schema import dump, dump_lines
+
+
+@exits_cleanly
+def main() -> None:
+    """Score the cell the command line names."""
+    runtime, variant, form = sys.argv[1:4]
+    project = params.read()
+    spec = params.cell(project, runtime, variant, form)
+    artifact = records.verified(Path(spec.artifact).relative_to(records.ARTIFACTS).as_posix())
+    adapter = None
+    if spec.adapter:
+        adapter = records.verified(Path(spec.adapter).relative_to(records.ARTIFACTS).as_posix())
+    asked = "root" if spec.id == params.ROOT_CELL else variant
+    started = time.monotonic()
+    with progress(spec.id) as report:
+        result = cell.score(
+            spec,
+            artifact_identity=artifact.identity,
+            adapter_identity=adapter.identity if adapter else None,
+            environment=json.loads(Path(f"artifacts/env/{runtime}.json").read_text()),
+            prompts=records.ARTIFACTS / "prompts" / f"{asked}.jsonl",
+            decode=Decode(
+                context_length=project.decode.context_length,
+                stop=project.decode.stop,
+                threads=project.limits.threads,
+            ),
+            limits=cell.CellLimits(project.limits.deadline_s, project.limits.memory_gib),
+            progress=report,
+        )
+    with new_directory(records.ARTIFACTS / "cells" / spec.id) as folder:
+        dump(result.record, folder / "cell.json")
+        dump_lines(result.completions, folder / "completions.jsonl")
+        dump_lines(result.errors, folder / "errors.jsonl")
+    seconds = round(time.monotonic() - started, 2)
+    write_text(
+        cell.WORK / "timings" / f"{spec.id.replace('/', '-')}.json",
+        json.dumps({"cell": spec.id, "seconds": seconds}) + "\n",
+    )
+    outcome = result.record.outcome
+    sys.stderr.write(f"{spec.id}: {outcome.state} {outcome.reason} ({seconds} s)\n")
+
+
+if __name__ == "__main__":
+    main()
