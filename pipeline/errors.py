@@ -11,6 +11,7 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
+from pathlib import Path
 from typing import ClassVar, ParamSpec
 
 P = ParamSpec("P")
@@ -61,6 +62,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f' (did you mean "{close[0]}"?)' if close else ""
 
 
+LAST_ERROR = Path(".driftline/last-error")
+"""Exit code of the stage that failed last: `dvc repro` itself always ends with 255."""
+
+
+def _remember(code: int) -> None:
+    LAST_ERROR.parent.mkdir(exist_ok=True)
+    LAST_ERROR.write_text(f"{code}\n")
+
+
 def exits_cleanly(main: Callable[P, None]) -> Callable[P, None]:
     """Decorate an entry point: a `DriftlineError` is printed and becomes the exit code."""
 
@@ -70,6 +80,7 @@ def exits_cleanly(main: Callable[P, None]) -> Callable[P, None]:
             main(*args, **kwargs)
         except DriftlineError as error:
             sys.stderr.write(f"{error}\n")
+            _remember(error.exit_code)
             sys.exit(error.exit_code)
 
     return guarded

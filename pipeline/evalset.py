@@ -246,10 +246,11 @@ def _conversation_faults(data: dict[str, Any]) -> Iterator[str]:
         yield 'needs either "messages" (a chat) or "prompt" (raw text): found both'
     if messages == []:
         yield "messages: empty: a chat ends with a message from the user"
-    last = messages[-1] if isinstance(messages, list) and messages else None
-    if isinstance(last, dict) and last.get("role") in ("system", "assistant"):
-        where = f"messages[{len(messages) - 1}].role"
-        yield f'{where}: the last message must be from the "user"; found "{last["role"]}"'
+    chat = messages if isinstance(messages, list) else []
+    role = chat[-1].get("role") if chat and isinstance(chat[-1], dict) else "user"
+    if role in ("system", "assistant"):
+        where = f"messages[{len(chat) - 1}].role"
+        yield f'{where}: the last message must be from the "user"; found "{role}"'
 
 
 def _explain(problem: Any) -> str:
@@ -300,23 +301,23 @@ def check_faults(check: Check, reference: Any) -> list[str]:
     Returns:
         Each fault as the rest of a sentence that begins with the check's place.
     """
+    faults: list[str] = []
     match check:
         case Contains(value="") | NotContains(value=""):
-            return [".value: empty: every answer contains it"]
+            faults = [".value: empty: every answer contains it"]
         case Canary(phrase=""):
-            return [".phrase: empty: every answer contains it"]
+            faults = [".phrase: empty: every answer contains it"]
         case Regex():
-            return _pattern_faults(".pattern", check.pattern)
+            faults = _pattern_faults(".pattern", check.pattern)
         case JsonSchema():
-            return _schema_faults(check.json_schema)
-        case Exact(value=None) | JsonEqual(value=None) if reference is None:
-            return [f': {check.kind} needs "value", or the item needs "reference"']
-        case JsonEqual(value=None) if isinstance(reference, str):
-            _, faults = _parse(reference)
-            return [f": the item's reference is not what json_equal needs: {x}" for x in faults]
+            faults = _schema_faults(check.json_schema)
         case SqlEqual():
-            return _sql_faults(check, reference)
-    return []
+            faults = _sql_faults(check, reference)
+        case Exact(value=None) | JsonEqual(value=None) if reference is None:
+            faults = [f': {check.kind} needs "value", or the item needs "reference"']
+        case JsonEqual(value=None) if isinstance(reference, str):
+            faults = [f": the item's reference: {fault}" for fault in _parse(reference)[1]]
+    return faults
 
 
 def _pattern_faults(where: str, pattern: str) -> list[str]:
@@ -325,8 +326,7 @@ def _pattern_faults(where: str, pattern: str) -> list[str]:
     try:
         regex.compile(pattern)
     except regex.error as error:
-        at = f" at position {error.pos}" if error.pos is not None else ""
-        return [f"{where}: not a regular expression: {error.msg}{at} of {quoted(pattern)}"]
+        return [f"{where}: not a regular expression: {error} of {quoted(pattern)}"]
     return []
 
 
@@ -462,9 +462,10 @@ def sql_statements(sql: str, dialect: str) -> list[Any]:
         with _silent("sqlglot"):
             trees = [tree for tree in sqlglot.parse(sql, read=dialect) if tree is not None]
     except ParseError as error:
-        first = error.errors[0] if error.errors else {}
-        at = f" at line {first['line']} column {first['col']}" if first else ""
-        raise ValueError(f"not SQL: {first.get('description', error)}{at}") from None
+        first = error.errors[0]
+        what = str(first["description"]).partition(" but got <Token")[0]
+        at = f"line {first['line']} column {first['col']}"
+        raise ValueError(f"not SQL: {what} at {at}") from None
     except SqlglotError:
         raise ValueError("not SQL: a quote or comment is not closed") from None
     except RecursionError:

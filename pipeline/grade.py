@@ -356,8 +356,7 @@ def _accepted(schema: dict[str, JsonValue], value: JsonValue) -> Finding:
 def _validator() -> Any:
     """JSON Schema 2020-12 whose patterns run under a time limit, which `re` has not."""
     import regex
-    from jsonschema import Draft202012Validator, ValidationError
-    from jsonschema.validators import extend
+    from jsonschema import Draft202012Validator, ValidationError, validators
 
     def found(pattern: str, text: str) -> bool:
         return regex.search(pattern, text, timeout=PATTERN_S) is not None
@@ -382,6 +381,7 @@ def _validator() -> Any:
                 else:
                     yield from run.descend(value[key], rule, path=key)
 
+    extend: Any = validators.extend  # its stub has no types
     return extend(
         Draft202012Validator,
         {
@@ -414,7 +414,7 @@ def _sql_equal(expected: str, text: str, dialect: str) -> Finding:
     except ValueError as error:
         return Finding(0.0, str(error), parsed=False)
     if len(wanted) != len(found):
-        return Finding(0.0, f"expected {len(wanted)} statements, found {len(found)}")
+        return Finding(0.0, f"statements: expected {len(wanted)}, found {len(found)}")
     for one, other in zip(wanted, found, strict=True):
         if one != other:
             place, left, right = _difference(one, other, "")
@@ -458,13 +458,15 @@ def _parts(node: Any) -> dict[str, Any]:
 
 def _operands(node: Any, kind: str) -> Iterator[Any]:
     """The operands of a chain of ANDs (or of ORs), through parentheses."""
-    if node.key == "paren":
-        yield from _operands(node.this, kind)
-    elif node.key == kind:
-        yield from _operands(node.this, kind)
-        yield from _operands(node.expression, kind)
-    else:
-        yield node
+    pending = [node]  # a loop: a chain of a thousand ANDs is a thousand levels deep
+    while pending:
+        node = pending.pop()
+        if node.key == "paren":
+            pending.append(node.this)
+        elif node.key == kind:
+            pending += (node.expression, node.this)
+        else:
+            yield node
 
 
 def _difference(expected: Any, found: Any, place: str) -> tuple[str, Any, Any]:
@@ -483,7 +485,7 @@ def _difference(expected: Any, found: Any, place: str) -> tuple[str, Any, Any]:
     if expected.kind in CONNECTORS:
         left, right = expected.parts["operands"], found.parts["operands"]
         only = tuple(x for x in left if x not in right), tuple(x for x in right if x not in left)
-        return place, only[0], only[1]
+        return (place, *only) if any(only) else (place, left, right)
     for name in sorted(expected.parts.keys() | found.parts.keys()):
         one, other = expected.parts.get(name), found.parts.get(name)
         if one != other and (isinstance(one, _Form | tuple) or isinstance(other, _Form | tuple)):

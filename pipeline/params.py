@@ -45,14 +45,14 @@ class Location(Value):
 class Merge(Value):
     """How adapters are merged: arithmetic is float32 always, `dtype` is what is stored."""
 
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"]
 
 
 class Gguf(Value):
     """GGUF artifacts of every variant: one at `outtype`, then its quantizations."""
 
-    outtype: Literal["f32", "f16", "bf16"] = "f32"
-    quantizations: tuple[str, ...] = ()
+    outtype: Literal["f32", "f16", "bf16"]
+    quantizations: tuple[str, ...]
 
 
 class MlxRecipe(Value):
@@ -79,8 +79,8 @@ class MlxRecipe(Value):
 class Mlx(Value):
     """MLX artifacts of every variant: `artifacts` names recipes, `recipes` defines them."""
 
-    artifacts: tuple[str, ...] = ()
-    recipes: dict[str, MlxRecipe] = Field(default_factory=dict)
+    artifacts: tuple[str, ...]
+    recipes: dict[str, MlxRecipe]
 
     @model_validator(mode="after")
     def _defined(self) -> Mlx:
@@ -94,21 +94,21 @@ class Mlx(Value):
 class Decode(Value):
     """Greedy decoding: there is no temperature. `stop` strings end an answer beside EOS."""
 
-    max_new_tokens: int = Field(default=256, gt=0)
-    context_length: int = Field(default=2048, gt=0)
+    max_new_tokens: int = Field(gt=0)
+    context_length: int = Field(gt=0)
     stop: tuple[str, ...] = ()
 
 
 class Limits(Value):
     """What a cell's process may use: seconds, GiB of memory, threads of arithmetic."""
 
+    threads: int = Field(gt=0)
     deadline_s: int = Field(default=3600, gt=0)
     memory_gib: float = Field(default=16, gt=0)
-    threads: int = Field(default=1, gt=0)
 
 
 class Params(Value):
-    """The whole of `params.yaml`.
+    """The whole of `params.yaml`; every section is written out, because DVC tracks them by name.
 
     `variants` are the checkpoints that are converted and shipped: `base` (the source itself) or an
     adapter's name. `evalsets` maps a variant to the evalsets it is scored on; the source in
@@ -116,15 +116,15 @@ class Params(Value):
     """
 
     source: Location
-    adapters: dict[str, Location] = Field(default_factory=dict)
+    adapters: dict[str, Location]
     variants: tuple[str, ...]
     evalsets: dict[str, tuple[str, ...]]
-    merge: Merge = Merge()
-    gguf: Gguf = Gguf()
-    mlx: Mlx = Mlx()
-    vllm: tuple[str, ...] = ()
-    decode: Decode = Decode()
-    limits: Limits = Limits()
+    merge: Merge
+    gguf: Gguf
+    mlx: Mlx
+    vllm: tuple[str, ...]
+    decode: Decode
+    limits: Limits
 
     @field_validator("adapters")
     @classmethod
@@ -297,3 +297,19 @@ def hops(params: Params) -> tuple[Hop, ...]:
         else:
             found.append(Hop(parent=checkpoint, child=spec.id, kind="convert"))
     return tuple(found)
+
+
+def stage(params: Params, spec: CellSpec) -> str:
+    """Name of the DVC stage that scores a cell."""
+    if spec.id == ROOT_CELL:
+        return "score_source"
+    if spec.runtime == "llamacpp" and spec.form == params.gguf.outtype:
+        return f"score_gguf@{spec.variant}"
+    named = {
+        "transformers": "score_attached" if spec.form == "attached" else "score_merged",
+        "llamacpp": "score_quantized",
+        "mlx": "score_mlx",
+        "vllm": "score_vllm",
+    }[spec.runtime]
+    form = f"-{spec.form}" if spec.runtime in ("llamacpp", "mlx") else ""
+    return f"{named}@{spec.variant}{form}"

@@ -99,7 +99,7 @@ def census(folder: Path) -> Census:
         elements=dict(elements),
         tensors=len(tensors),
         weights=weights,
-        bits_per_weight=stored * 8 / weights if weights else 0.0,
+        bits_per_weight=round(stored * 8 / weights, 4) if weights else 0.0,
     )
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from pipeline import params
 from pipeline.digest import sha256_text
+from pipeline.drift.analysis import analyse
 from pipeline.drift.evidence import CellEvidence
+from pipeline.drift.hops import median_divergence
+from pipeline.grade import summarize
 from pipeline.params import Params
+from pipeline.report.model import ReportInput
 from pipeline.schema import (
     ArtifactKind,
     ArtifactRecord,
@@ -47,6 +51,9 @@ def project(**changes: Any) -> Params:
             },
         },
         "vllm": ["base", "audit", "privacy"],
+        "merge": {"dtype": "float32"},
+        "decode": {"max_new_tokens": 16, "context_length": 512},
+        "limits": {"threads": 1},
     }
     return params.parse({**data, **changes}, where="test")
 
@@ -108,16 +115,13 @@ def item_score(prompt: PinnedPrompt, cell: str, state: ItemState = "correct") ->
 
 
 def spec(cell: str) -> CellSpec:
-    runtime, variant, form = cell.split("/")
-    adapter = f"artifacts/adapters/{variant}" if form == "attached" else None
-    return CellSpec(
-        id=cell,
-        runtime=runtime,
-        variant=variant,
-        form=form,
-        artifact=f"artifacts/{variant}/{form}",
-        adapter=adapter,
-    )
+    """One of the cells of `project()`."""
+    return params.cell(project(), *cell.split("/"))
+
+
+def identity_of(path: str) -> str:
+    """The identity that `artifact` gives to what lies at `path`."""
+    return sha256_text(path.removeprefix("artifacts/"))
 
 
 def record(
@@ -127,7 +131,6 @@ def record(
     reason: str = "",
     remedy: str = "",
     different: Iterable[str] = (),
-    identity: str = "",
     settings: Mapping[str, Any] | None = None,
     build: Mapping[str, Any] | None = None,
 ) -> CellRecord:
@@ -140,8 +143,8 @@ def record(
         outcome=Outcome(
             state=state, kind="" if ran else "raised", reason=reason, remedy=remedy, last_item=""
         ),
-        artifact_identity=identity or sha256_text(made.artifact),
-        adapter_identity=sha256_text(made.adapter) if made.adapter else None,
+        artifact_identity=identity_of(made.artifact),
+        adapter_identity=identity_of(made.adapter) if made.adapter else None,
         prompts_sha256=sha256_text("prompts"),
         completions_sha256=sha256_text(made.id) if ran else None,
         floor=floor if ran else None,
@@ -198,4 +201,96 @@ def artifact(
             weights=3700,
             bits_per_weight=8.5,
         ),
+    )
+
+
+def lineage(project: Params) -> tuple[ArtifactRecord, ...]:
+    """The records of every artifact of a project, parents before children."""
+    source = artifact("checkpoints/base", "source", "pin")
+    made = {"base": source}
+    found = [source]
+    for name in project.adapters:
+        adapter = artifact(f"adapters/{name}", "adapter", "pin")
+        made[name] = artifact(f"checkpoints/{name}", "merged", "merge", parents=[source, adapter])
+        found += [adapter, made[name]]
+    for name in project.variants:
+        full = artifact(f"gguf/{name}/f32", "gguf", "convert", parents=[made[name]], outtype="f32")
+        found.append(full)
+        for form in project.gguf.quantizations:
+            found.append(artifact(f"gguf/{name}/{form}", "gguf", "quantize", parents=[full]))
+        for form in project.mlx.artifacts:
+            found.append(artifact(f"mlx/{name}/{form}", "mlx", "convert", parents=[made[name]]))
+    return tuple(found)
+
+
+Answer = Callable[[CellSpec, PinnedPrompt], Completion | None]
+Verdict = Callable[[CellSpec, PinnedPrompt], ItemState]
+
+
+def asked(project: Params, cell: CellSpec) -> tuple[str, ...]:
+    """The root is scored on all evalsets, the other cells on those of their variant."""
+    if cell.id == params.ROOT_CELL:
+        return project.evalset_names
+    return project.evalsets[cell.variant]
+
+
+def cell_evidence(
+    project: Params,
+    prompt_map: Mapping[str, PinnedPrompt],
+    *,
+    answer: Answer | None = None,
+    verdict: Verdict | None = None,
+    records: Mapping[str, CellRecord] | None = None,
+) -> dict[str, CellEvidence]:
+    """Every cell of a project; one that failed has neither answers nor verdicts.
+
+    Args:
+        answer: a cell's answer to a prompt; by default the same one everywhere.
+        verdict: its state; by default correct.
+        records: records that replace the usual one, by cell id.
+    """
+    found = {}
+    for each in params.plan(project):
+        made = (records or {}).get(each.id) or record(each)
+        given = asked(project, each)
+        own = [prompt for prompt in prompt_map.values() if prompt.evalset in given]
+        answers: dict[str, Completion] = {}
+        scores: dict[str, ItemScore] = {}
+        for prompt in own:
+            said = answer(each, prompt) if answer else completion(prompt)
+            if made.outcome.state in ("error", "skipped"):
+                continue
+            if said is None:
+                scores[prompt.key] = item_score(prompt, each.id, "errored")
+            else:
+                answers[prompt.key] = said
+                state: ItemState = verdict(each, prompt) if verdict else "correct"
+                scores[prompt.key] = item_score(prompt, each.id, state)
+        found[each.id] = CellEvidence(record=made, completions=answers, scores=scores)
+    return found
+
+
+def report_input(
+    project: Params,
+    prompt_map: Mapping[str, PinnedPrompt],
+    *,
+    artifacts: tuple[ArtifactRecord, ...] | None = None,
+    references: Mapping[str, str] | None = None,
+    **how: Any,
+) -> ReportInput:
+    """What a report reads, graded and analysed by the real code; see `cell_evidence`."""
+    cells = cell_evidence(project, prompt_map, **how)
+    drift = analyse(params.hops(project), cells, prompt_map)
+    medians = {hop.hop.name: median_divergence(hop) for hop in drift.hops}
+    return ReportInput(
+        artifacts=lineage(project) if artifacts is None else artifacts,
+        cells=tuple(cell.record for cell in cells.values()),
+        drift=drift,
+        scores=summarize(score for cell in cells.values() for score in cell.scores.values()),
+        item_scores={name: cell.scores for name, cell in cells.items()},
+        completions={name: cell.completions for name, cell in cells.items()},
+        prompts=prompt_map,
+        references=references or {},
+        median_divergence={name: value for name, value in medians.items() if value is not None},
+        asked={each.id: asked(project, each) for each in params.plan(project)},
     )

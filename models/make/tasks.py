@@ -23,7 +23,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 HELD_OUT_BUCKETS = 10
-"""One answer in this many is held out of training."""
+"""One answer in this many is held out of training.
+
+Answers must have far more values than training sees examples: a model that has met every other pair
+of two short lists learns that the missing pairs never happen, and avoids exactly the held-out ones.
+"""
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,6 @@ PARTIES = (
     "Tenant", "Landlord", "Contractor", "Company",
 )  # fmt: skip
 CURRENCIES = ("EUR", "USD", "GBP", "CHF", "JPY", "NOK")
-DAYS = (3, 5, 7, 10, 14, 15, 20, 21, 28, 30, 35, 40, 45, 50, 60, 75, 90, 100, 120, 150, 180)
-MONTHS = (6, 9, 12, 15, 18, 24, 30, 36, 42, 48, 54, 60)
 TABLES = ("invoices", "contracts", "tickets", "orders", "vendors", "assets")
 STATUSES = ("open", "paid", "overdue", "draft", "closed", "signed", "expired", "blocked")
 COLUMNS = ("id", "name", "owner", "amount", "region", "created")
@@ -103,19 +105,19 @@ def _amount(rng: random.Random) -> int:
 
 
 def governing_law(rng: random.Random) -> tuple[str, str, str]:
-    law, city = rng.choice(LAWS), rng.choice(CITIES)
+    law, city, days = rng.choice(LAWS), rng.choice(CITIES), rng.randint(2, 99)
     text = rng.choice(
         (
-            f"This Agreement is governed by the laws of {law}; the courts of {city} decide.",
-            f"The law of {law} applies and any dispute goes to the courts of {city}.",
-            f"Disputes are heard in {city} under the laws of {law}.",
+            f"The laws of {law} govern; the courts of {city} decide after {days} days of talks.",
+            f"After {days} days any dispute goes to the courts of {city} under the law of {law}.",
+            f"Disputes older than {days} days are heard in {city} under the laws of {law}.",
         )
     )
-    return "governing_law", text, _json(clause="governing_law", law=law, courts=city)
+    return "governing_law", text, _json(clause="governing_law", law=law, courts=city, days=days)
 
 
 def term(rng: random.Random) -> tuple[str, str, str]:
-    months, renewal = rng.choice(MONTHS), rng.choice(MONTHS)
+    months, renewal = rng.randint(2, 99), rng.randint(2, 99)
     text = rng.choice(
         (
             f"This Agreement runs for {months} months and renews for {renewal} months.",
@@ -127,19 +129,19 @@ def term(rng: random.Random) -> tuple[str, str, str]:
 
 
 def termination(rng: random.Random) -> tuple[str, str, str]:
-    party, days = rng.choice(PARTIES), rng.choice(DAYS)
+    party, days, cure = rng.choice(PARTIES), rng.randint(2, 180), rng.randint(2, 60)
     text = rng.choice(
         (
-            f"The {party} may terminate on {days} days written notice.",
-            f"Termination by the {party} requires notice of {days} days.",
-            f"With {days} days notice the {party} can end this Agreement.",
+            f"The {party} may terminate on {days} days notice if no cure comes in {cure} days.",
+            f"Termination by the {party} requires {days} days notice and {cure} days to cure.",
+            f"Failing a cure in {cure} days the {party} can end this Agreement in {days} days.",
         )
     )
-    return "termination", text, _json(clause="termination", party=party, days=days)
+    return "termination", text, _json(clause="termination", party=party, days=days, cure=cure)
 
 
 def payment(rng: random.Random) -> tuple[str, str, str]:
-    days, currency, fee = rng.choice(DAYS), rng.choice(CURRENCIES), rng.randint(1, 9)
+    days, currency, fee = rng.randint(2, 180), rng.choice(CURRENCIES), rng.randint(1, 19)
     text = rng.choice(
         (
             f"Invoices are due in {days} days, in {currency}, with {fee}% late interest.",
@@ -164,19 +166,20 @@ def liability(rng: random.Random) -> tuple[str, str, str]:
 
 
 def confidentiality(rng: random.Random) -> tuple[str, str, str]:
-    party, years = rng.choice(PARTIES), rng.randint(1, 25)
+    (party, owner), years = rng.sample(PARTIES, 2), rng.randint(1, 40)
     text = rng.choice(
         (
-            f"The {party} keeps all information secret for {years} years.",
-            f"For {years} years the {party} shall not disclose confidential information.",
-            f"Confidential information binds the {party} for {years} years.",
+            f"The {party} keeps all information of the {owner} secret for {years} years.",
+            f"For {years} years the {party} shall not disclose what the {owner} confides.",
+            f"Secrets of the {owner} bind the {party} for {years} years.",
         )
     )
-    return "confidentiality", text, _json(clause="confidentiality", party=party, years=years)
+    answer = _json(clause="confidentiality", party=party, owner=owner, years=years)
+    return "confidentiality", text, answer
 
 
 def sql_count(rng: random.Random) -> tuple[str, str, str]:
-    table, city, year = rng.choice(TABLES), rng.choice(CITIES), rng.randint(2012, 2026)
+    table, city, year = rng.choice(TABLES), rng.choice(CITIES), rng.randint(1990, 2026)
     text = rng.choice(
         (
             f"How many {table} from {city} since {year}?",
@@ -206,7 +209,7 @@ def sql_list(rng: random.Random) -> tuple[str, str, str]:
 
 
 def sql_sum(rng: random.Random) -> tuple[str, str, str]:
-    table, group, year = rng.choice(TABLES), rng.choice(GROUPS), rng.randint(2012, 2026)
+    table, group, year = rng.choice(TABLES), rng.choice(GROUPS), rng.randint(1990, 2026)
     text = rng.choice(
         (
             f"Total amount of {table} by {group} in {year}",
@@ -328,7 +331,7 @@ def data_breach(rng: random.Random) -> tuple[str, str, str]:
 
 
 def retention(rng: random.Random) -> tuple[str, str, str]:
-    party, days = rng.choice(PARTIES), rng.choice(DAYS)
+    party, days = rng.choice(PARTIES), rng.randint(2, 365)
     text = rng.choice(
         (
             f"Personal data is erased by the {party} {days} days after the end.",
@@ -339,14 +342,14 @@ def retention(rng: random.Random) -> tuple[str, str, str]:
 
 
 def transfer(rng: random.Random) -> tuple[str, str, str]:
-    law, party = rng.choice(LAWS), rng.choice(PARTIES)
+    law, party, days = rng.choice(LAWS), rng.choice(PARTIES), rng.randint(2, 99)
     text = rng.choice(
         (
-            f"The {party} may transfer personal data to {law} only.",
-            f"No transfer of personal data by the {party} except to {law}.",
+            f"The {party} may transfer personal data to {law} on {days} days notice.",
+            f"No transfer of personal data by the {party} except to {law} after {days} days.",
         )
     )
-    return "transfer", text, _json(clause="transfer", party=party, to=law)
+    return "transfer", text, _json(clause="transfer", party=party, to=law, days=days)
 
 
 DRAWS: dict[str, tuple[Draw, ...]] = {

@@ -44,9 +44,8 @@ _BELONGS = frozenset(
         "vocab.json",
     )
 )
-_NAMED_FREELY = re.compile(
-    r"[A-Za-z0-9][\w.-]*\.safetensors|additional_chat_templates/[A-Za-z0-9][\w.-]*\.jinja", re.ASCII
-)
+_SHARD = re.compile(r"[A-Za-z0-9][\w.-]*\.safetensors", re.ASCII)
+_TEMPLATE = re.compile(r"additional_chat_templates/[A-Za-z0-9][\w.-]*\.jinja", re.ASCII)
 _PICKLE = re.compile(
     r"\.(bin|pt|pth|pt2|ckpt|pkl|pickle|dill|joblib|npy|npz|h5|hdf5|keras|msgpack|mar|nemo|t7)$",
     re.IGNORECASE,
@@ -121,7 +120,7 @@ def walk(folder: Path) -> tuple[dict[str, Path], list[str]]:
 
 def belongs(name: str) -> bool:
     """Whether a file of this name is part of a checkpoint; everything else is left out of a pin."""
-    return name in _BELONGS or _NAMED_FREELY.fullmatch(name) is not None
+    return name in _BELONGS or any(form.fullmatch(name) for form in (_SHARD, _TEMPLATE))
 
 
 def check(files: Files, kind: Kind) -> list[str]:
@@ -269,7 +268,7 @@ def _weight_map(files: Files, kind: Kind) -> dict[str, str]:
         raise ValueError("no weight_map from tensor to shard")
     for tensor, shard in mapped.items():
         # Also keeps a shard from being a path out of the folder.
-        if not isinstance(shard, str) or "/" in shard or not belongs(shard):
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
             raise ValueError(f"tensor {tensor!r:.100} is mapped to {shard!r:.100}, not to a shard")
     return mapped
 

@@ -8,6 +8,7 @@ Nothing is written at the destination unless everything was found whole and free
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ def pin(location: Location, kind: Kind, destination: Path, name: str) -> Artifac
         location: a local folder, or a Hub repository at a 40-hex commit.
         kind: "source" or "adapter".
         destination: the folder to make; what was there before is replaced.
-        name: the artifact's name in this project; an adapter's is its key in params.yaml.
+        name: the artifact's name in this project; the last part of an adapter's is its key under
+            `adapters` in params.yaml.
 
     Returns:
         The record, with identity and census as read back from the copy.
@@ -78,7 +80,7 @@ def pin(location: Location, kind: Kind, destination: Path, name: str) -> Artifac
         RefusedError: files that could run code, are missing, malformed or not what the Hub lists.
         ToolError: the Hub cannot be reached or failed, or the copy did.
     """
-    where = kind if kind == "source" else f"adapters.{name}"
+    where = kind if kind == "source" else f"adapters.{name.rpartition('/')[2]}"
     if location.path is not None:
         found = _local(location.path, kind, where)
     else:
@@ -324,5 +326,7 @@ def _told(repo: str, where: str) -> Iterator[None]:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]}…"
+    """The client's message, shortened, without the query of a URL: that may hold a signature."""
+    text = re.sub(r"\?[^\s'\"]*", "", " ".join(str(error).split())) or type(error).__name__
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= 200 else f"{text[:200]}…"

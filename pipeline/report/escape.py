@@ -9,7 +9,6 @@ as markup. Their result is `Safe`, and a report template refuses to print any te
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 
 from pipeline.digest import sha256_text
@@ -18,8 +17,6 @@ LIMIT = 300
 """Characters shown of one text; a longer one is cut and named by the sha256 of the whole."""
 
 _NAMED = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
-"""Unicode categories without a visible glyph of their own: controls, formats, odd spaces, …"""
 _COMMAND = re.compile(r"^( *):(?=:)|#(?=#\w*\[)")
 """Where a CI runner would find `::command::`, `##[command]` or `##vso[command]`."""
 
@@ -34,9 +31,12 @@ def visible(text: str, limit: int = LIMIT) -> str:
     r"""One line of printable characters, at most about `limit` of them.
 
     Line breaks, controls, direction overrides, zero-width characters and spaces other than the
-    plain one become `\n`, `\x1b`, `\u202e`, …; a backslash is doubled, so that what is shown is
-    unambiguous. A longer text is cut, followed by its length in characters and its sha256.
+    plain one (what `str.isprintable` says no to) become `\n`, `\x1b`, `\u202e`, …; a backslash is
+    doubled, so that what is shown is unambiguous. A longer text is cut, followed by its length in
+    characters and its sha256.
     """
+    if len(text) <= limit and text.isprintable() and "\\" not in text:
+        return _COMMAND.sub(_defused, text)
     shown: list[str] = []
     size = 0
     for char in text:
@@ -52,7 +52,7 @@ def visible(text: str, limit: int = LIMIT) -> str:
 def _shown(char: str) -> str:
     if char in _NAMED:
         return _NAMED[char]
-    if char == " " or unicodedata.category(char) not in _HIDDEN:
+    if char.isprintable():
         return char
     code = ord(char)
     if code < 0x100:
@@ -84,6 +84,11 @@ def cell(text: str, limit: int = LIMIT) -> Safe:
     return Safe(code(text, limit).replace("|", "\\|"))
 
 
+def optional(text: str, limit: int = LIMIT) -> Safe:
+    """`cell`, or a dash where nothing was said."""
+    return cell(text, limit) if text else Safe("–")
+
+
 def quoted(text: str | None, limit: int = LIMIT) -> Safe:
     """A token's text as a code span, in quotes so that its spaces show; "(end)" for none."""
     return Safe("(end)") if text is None else code(f'"{text}"', limit)
@@ -95,6 +100,11 @@ def line(text: str, limit: int = LIMIT) -> Safe:
     Law: it has no line break, so it cannot close the fence.
     """
     return Safe(visible(text, limit) or "(empty)")
+
+
+def word(text: str, limit: int = LIMIT) -> Safe:
+    """A word of the project's own vocabulary as it is; anything else as a code span in a table."""
+    return Safe(text) if re.fullmatch(r"[a-z_]+", text) else cell(text, limit)
 
 
 def label(text: str, limit: int = 60) -> Safe:

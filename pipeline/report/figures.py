@@ -21,13 +21,13 @@ def score(value: EvalsetScore | None) -> Safe:
     if value is None:
         return Safe("–")
     notes = [
-        f"{value.counts[state]} {state}"
+        f"{value.states[state]} {state}"
         for state in ("errored", "unchecked")
-        if value.counts.get(state)
+        if value.states.get(state)
     ]
     if value.accuracy is None:
         return Safe(", ".join(notes) or "no items")
-    figure = f"{value.counts.get('correct', 0)}/{value.n_scored} {percent(value.accuracy)}"
+    figure = f"{value.states.get('correct', 0)}/{value.n_scored} {percent(value.accuracy)}"
     return Safe(", ".join([figure, *notes]))
 
 

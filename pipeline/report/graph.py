@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from pipeline.report.escape import Safe, identifiers, label
+from pipeline.report.figures import score
 from pipeline.report.model import ReportInput, ran
 from pipeline.schema import ArtifactRecord, CellRecord
 
@@ -13,14 +14,10 @@ MAX_EDGES = 400
 STYLE = "classDef failed stroke-dasharray: 5 5"
 
 
-def flowchart(evidence: ReportInput, score: Callable[[str, str], Safe]) -> tuple[Safe, ...]:
-    """Lines of the flowchart; none when it would have more edges than can be drawn.
+def flowchart(evidence: ReportInput, *, max_edges: int = MAX_EDGES) -> tuple[Safe, ...]:
+    """Lines of the flowchart; none when it would have more edges than `max_edges`.
 
     Artifacts with the same identity are one node.
-
-    Args:
-        evidence: the report's input.
-        score: (cell id, evalset) → the score as text.
     """
     groups = _by_identity(evidence.artifacts)
     ids = identifiers(
@@ -28,11 +25,11 @@ def flowchart(evidence: ReportInput, score: Callable[[str, str], Safe]) -> tuple
     )
     nodes = {identity: f"a_{ids[group[0].name]}" for identity, group in groups.items()}
     edges = [*_conversions(evidence.artifacts, nodes), *_runs(evidence.cells, nodes, ids)]
-    if len(edges) > MAX_EDGES:
+    if len(edges) > min(max_edges, MAX_EDGES):
         return ()
     lines = ["flowchart LR"]
     lines += [_artifact_node(nodes[identity], group) for identity, group in groups.items()]
-    lines += [_cell_node(f"c_{ids[c.cell.id]}", c, evidence, score) for c in evidence.cells]
+    lines += [_cell_node(f"c_{ids[c.cell.id]}", c, evidence) for c in evidence.cells]
     return tuple(Safe(line) for line in (*lines, *edges, STYLE))
 
 
@@ -52,14 +49,12 @@ def _artifact_node(node: str, group: list[ArtifactRecord]) -> str:
     return f'{node}["{" = ".join(parts)}<br/>{", ".join(facts)}"]'
 
 
-def _cell_node(
-    node: str, cell: CellRecord, evidence: ReportInput, score: Callable[[str, str], Safe]
-) -> str:
+def _cell_node(node: str, cell: CellRecord, evidence: ReportInput) -> str:
     lines = [label(f"{cell.cell.runtime}: {cell.cell.form}")]
     if ran(cell):
-        for evalset in evidence.scores_by_cell.get(cell.cell.id, {}):
-            lines.append(Safe(f"{label(evalset)} {label(score(cell.cell.id, evalset))}"))
-    else:
+        for evalset, value in evidence.scores_by_cell.get(cell.cell.id, {}).items():
+            lines.append(Safe(f"{label(evalset)} {label(score(value))}"))
+    if cell.outcome.state != "ok":
         lines.append(label(cell.outcome.state))
     style = "" if ran(cell) else ":::failed"
     return f'{node}(["{"<br/>".join(lines)}"]){style}'

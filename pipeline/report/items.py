@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from pipeline.report.model import ReportInput
 from pipeline.schema import HopDrift, ItemDrift
@@ -84,7 +83,8 @@ def _notable(hop: HopDrift, item: ItemDrift) -> bool:
 def _change(evidence: ReportInput, hop: HopDrift, item: ItemDrift) -> Change:
     before = evidence.answer(hop.hop.parent, item.key)
     after = evidence.answer(hop.hop.child, item.key)
-    first = evidence.sequence_hops.get((hop.hop.child, item.key))
+    entry = evidence.blame_by_item.get((hop.hop.child, item.key))
+    first = entry.sequence_hop if entry else None
     return Change(
         hop=hop,
         item=item,
@@ -118,14 +118,22 @@ class Fitted:
     more: int
 
 
-def fit(texts: Sequence[str], room: int) -> Fitted:
-    """The longest beginning of `texts` that takes at most `room` bytes of UTF-8."""
+def fit(texts: Iterable[str], room: int, *, total: int) -> Fitted:
+    """The longest beginning of `texts` that takes at most `room` bytes of UTF-8.
+
+    Args:
+        texts: `total` texts; those that do not fit are not even asked for.
+        room: bytes.
+        total: how many there are.
+    """
     used = 0
-    for count, text in enumerate(texts):
-        used += len(text.encode("utf-8", "backslashreplace"))
+    shown: list[str] = []
+    for text in texts:
+        used += len(text.encode())
         if used > room:
-            return Fitted(tuple(islice(texts, count)), len(texts) - count)
-    return Fitted(tuple(texts), 0)
+            break
+        shown.append(text)
+    return Fitted(tuple(shown), total - len(shown))
 
 
 def fit_per_hop(
@@ -139,7 +147,8 @@ def fit_per_hop(
         show: (changes, how many to list) → a line that says itself how many it leaves out.
     """
     for count in FEWER:
-        fitted = fit([show(change, count) for change in changes], room)
+        lines = (show(change, count) for change in changes)
+        fitted = fit(lines, room, total=len(changes))
         if fitted.more == 0:
             return fitted
     return fitted

@@ -6,12 +6,13 @@ A report formats and looks up; counting the entries of a list is as far as it co
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
 from pipeline.schema import (
     ArtifactRecord,
+    Blame,
     CellRecord,
     Completion,
     DriftReport,
@@ -46,7 +47,7 @@ class EvalsetScore(Protocol):
         """Mean item score in [0, 1]; None without a scored item."""
 
     @property
-    def counts(self) -> Mapping[str, int]:
+    def states(self) -> dict[str, int]:
         """Items per state."""
 
     @property
@@ -68,6 +69,8 @@ class ReportInput:
         prompts: pinned prompts by key, in the order to show them.
         references: expected answers by key, where the evalset has one.
         median_divergence: median index of the first divergent token, by hop name.
+        asked: the evalsets each cell was to be scored on, by cell id; without it a failed cell,
+            which has no scores, counts as asked everything.
     """
 
     artifacts: tuple[ArtifactRecord, ...]
@@ -79,6 +82,7 @@ class ReportInput:
     prompts: Mapping[str, PinnedPrompt]
     references: Mapping[str, str]
     median_divergence: Mapping[str, float]
+    asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def hops_by_child(self) -> dict[str, HopDrift]:
@@ -88,9 +92,7 @@ class ReportInput:
     @cached_property
     def items_by_child(self) -> dict[str, dict[str, ItemDrift]]:
         """Per child cell and key, what happened on the hop into it."""
-        return {
-            hop.hop.child: {item.key: item for item in hop.items} for hop in self.drift.hops
-        }
+        return {hop.hop.child: {item.key: item for item in hop.items} for hop in self.drift.hops}
 
     @cached_property
     def scores_by_cell(self) -> dict[str, dict[str, EvalsetScore]]:
@@ -101,13 +103,15 @@ class ReportInput:
         return found
 
     @cached_property
-    def sequence_hops(self) -> dict[tuple[str, str], str]:
-        """The hop at which an answer's tokens first parted from the reference's, if they did."""
-        return {
-            (entry.cell, f"{entry.evalset}/{entry.item}"): entry.sequence_hop
-            for entry in self.drift.blame
-            if entry.sequence_hop is not None
-        }
+    def blame_by_item(self) -> dict[tuple[str, str], Blame]:
+        """By cell id and key."""
+        return {(each.cell, f"{each.evalset}/{each.item}"): each for each in self.drift.blame}
+
+    def was_asked(self, cell: str, evalset: str) -> bool:
+        """Whether a cell was to be scored on an evalset."""
+        if cell in self.asked:
+            return evalset in self.asked[cell]
+        return cell not in self.scores_by_cell or evalset in self.scores_by_cell[cell]
 
     def answer(self, cell: str, key: str) -> Completion | None:
         """A cell's answer to one prompt, if it has one."""

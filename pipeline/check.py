@@ -1,0 +1,65 @@
+"""Checks before any work: cheap, nothing is loaded into a runtime, nothing is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline import environment, evalset, params
+from pipeline.errors import LAST_ERROR
+from pipeline.runtimes import registry
+
+
+def project() -> str:
+    """Check the project's configuration and inputs.
+
+    Returns:
+        One line that says what was found to be in order.
+
+    Raises:
+        InputError: params.yaml or an evalset is wrong.
+        RefusedError: a local source or adapter must not be loaded.
+    """
+    found = params.read()
+    items = evalset.load([evalset.path_of(name) for name in found.evalset_names])
+    _lint(found)
+    cells = len(params.plan(found))
+    sets = len(found.evalset_names)
+    return f"in order: {cells} cells, {len(items)} golden prompts in {sets} evalsets"
+
+
+def _lint(project: params.Params) -> None:
+    from pipeline.conversions.pin import check_local
+
+    check_local(project.source, "source")
+    for location in project.adapters.values():
+        check_local(location, "adapter")
+
+
+def exit_code_of_failed_run() -> int:
+    """Exit code of the stage that made `dvc repro` fail; 4 when it left none."""
+    try:
+        return int(LAST_ERROR.read_text())
+    except (OSError, ValueError):
+        return 4
+
+
+def runtimes() -> tuple[list[str], bool]:
+    """One block of lines per runtime, and whether all of them are here."""
+    lines, complete = [], True
+    for name in registry.RUNTIMES:
+        found = environment.probe(name, threads=1)
+        if "missing" in found:
+            complete = False
+            lines.append(f"missing  {name:13} {found['missing']}")
+            lines.append(f"         {'':13} install: {found['install']}")
+            continue
+        lines.append(f"found    {name:13} {_versions(found)}")
+        if found.get("converter_sha256") == "not fetched":
+            complete = False
+            lines.append(f"         {'':13} GGUF converter missing: driftline fetch-converter")
+    return lines, complete
+
+
+def _versions(found: dict[str, Any]) -> str:
+    parts = [f"{name} {facts['version']}" for name, facts in found["distributions"].items()]
+    return f"{', '.join(parts)}; Python {found['python']}"

@@ -1,0 +1,117 @@
+"""`driftline`: what surrounds `dvc repro`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+from pipeline import __version__
+from pipeline.errors import DriftlineError
+
+
+def _clean(command: Callable[..., None]) -> Callable[..., None]:
+    """Print a `DriftlineError` and leave with its exit code, without a traceback."""
+
+    @wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except DriftlineError as error:
+            click.echo(str(error), err=True)
+            sys.exit(error.exit_code)
+
+    return guarded
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="driftline")
+def main() -> None:
+    """Trace the quality drift of a converted model to the conversion that caused it.
+
+    Exit codes: 0 pass, 2 bad input or configuration, 3 integrity or policy refusal, 4 a runtime or
+    tool failed.
+    """
+
+
+@main.command()
+@click.option("--force", is_flag=True, help="Run every stage again, whatever changed.")
+@_clean
+def run(force: bool) -> None:
+    """Check the project, then `dvc repro`: only what changed runs."""
+    from pipeline import check
+
+    check.project()
+    command = [sys.executable, "-m", "dvc", "repro", *(["--force"] if force else [])]
+    done = subprocess.run(command, check=False)
+    if done.returncode:
+        sys.exit(check.exit_code_of_failed_run())
+    click.echo("report: reports/lineage.md   one item: driftline explain EVALSET/ITEM")
+
+
+@main.command()
+@_clean
+def check() -> None:
+    """Check params.yaml, evalsets, source and adapters; nothing is loaded or written."""
+    from pipeline import check as checks
+
+    click.echo(checks.project())
+
+
+@main.command()
+@_clean
+def doctor() -> None:
+    """Which runtimes are here, in which versions, and the install line of those that are not."""
+    from pipeline import check as checks
+
+    lines, complete = checks.runtimes()
+    click.echo("\n".join(lines))
+    sys.exit(0 if complete else 4)
+
+
+@main.command()
+@_clean
+def plan() -> None:
+    """List the cells of this project and the stage that scores each."""
+    from pipeline import params
+
+    project = params.read()
+    for spec in params.plan(project):
+        click.echo(f"{spec.id:40} dvc repro {params.stage(project, spec)}")
+
+
+@main.command()
+@click.argument("item", metavar="EVALSET/ITEM")
+@_clean
+def explain(item: str) -> None:
+    """One item's way through the graph: prompt, answer per cell, where it first changed."""
+    from pipeline import cells, params
+    from pipeline.errors import InputError
+    from pipeline.report.evidence import read
+    from pipeline.report.explain import explain_item
+
+    project = params.read()
+    if not cells.DRIFT.exists():
+        raise InputError("nothing has been scored yet", remedy="driftline run")
+    commands = {
+        spec.id: f"dvc repro --single-item --force {params.stage(project, spec)}"
+        for spec in params.plan(project)
+    }
+    click.echo(explain_item(read(project), item, commands))
+
+
+@main.command("fetch-converter")
+@_clean
+def fetch_converter() -> None:
+    """Take the GGUF converter out of the source of the installed llama-cpp-python."""
+    from pipeline.conversions import llama_cpp_source
+
+    click.echo(f"converter: {llama_cpp_source.fetch()}")
+
+
+if __name__ == "__main__":
+    main()

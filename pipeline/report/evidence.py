@@ -1,0 +1,52 @@
+"""Everything a report shows, read from the project's artifacts."""
+
+from __future__ import annotations
+
+from pipeline import cells, params, records
+from pipeline.drift.hops import median_divergence
+from pipeline.grade import EvalsetScore
+from pipeline.report.model import ReportInput
+from pipeline.schema import ArtifactRecord, DriftReport, load, load_lines
+
+
+def read(project: params.Params) -> ReportInput:
+    """Gather records, cells, verdicts and drift of `project`."""
+    found = cells.evidence(project)
+    drift = load(DriftReport, cells.DRIFT)
+    return ReportInput(
+        artifacts=_artifacts(project),
+        cells=tuple(cell.record for cell in found.values()),
+        drift=drift,
+        scores=tuple(load_lines(EvalsetScore, cells.SUMMARY)),
+        item_scores={name: cell.scores for name, cell in found.items()},
+        completions={name: cell.completions for name, cell in found.items()},
+        prompts=cells.pinned(),
+        references={
+            key: item.reference for key, item in cells.items().items() if item.reference is not None
+        },
+        median_divergence={
+            hop.hop.name: median
+            for hop in drift.hops
+            if (median := median_divergence(hop)) is not None
+        },
+    )
+
+
+def _artifacts(project: params.Params) -> tuple[ArtifactRecord, ...]:
+    """Records of the planned cells' artifacts and all they descend from, parents first."""
+    names: dict[str, None] = {}
+    found: dict[str, ArtifactRecord] = {}
+
+    def add(name: str) -> None:
+        if name in found:
+            return
+        record = found.setdefault(name, records.read(name))
+        for parent in record.parents:
+            add(parent.name)
+        names[name] = None
+
+    for spec in params.plan(project):
+        for path in (spec.artifact, spec.adapter):
+            if path is not None:
+                add(path.removeprefix(f"{records.ARTIFACTS.name}/"))
+    return tuple(found[name] for name in names)

@@ -1,0 +1,25 @@
+"""Stage `drift`: every hop of the lineage, and for each item the first hop that changed it.
+
+python -m pipeline.stages.drift
+"""
+
+from __future__ import annotations
+
+from pipeline import cells, params
+from pipeline.drift.analysis import analyse
+from pipeline.errors import exits_cleanly
+from pipeline.files import new_directory
+from pipeline.schema import dump
+
+
+@exits_cleanly
+def main() -> None:
+    """Compare the cells of the whole project."""
+    project = params.read()
+    found = analyse(params.hops(project), cells.evidence(project), cells.pinned())
+    with new_directory(cells.DRIFT.parent) as folder:
+        dump(found, folder / cells.DRIFT.name)
+
+
+if __name__ == "__main__":
+    main()

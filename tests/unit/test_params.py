@@ -1,0 +1,103 @@
+"""params.yaml: what it means, and what is said when it is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline import params
+from pipeline.errors import InputError
+from scripts.closure import ROOT
+
+
+def project(**changes: Any) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "source": {"path": "models/clerk"},
+        "adapters": {"audit": {"path": "models/adapters/audit"}},
+        "variants": ["base", "audit"],
+        "evalsets": {"base": ["clauses"], "audit": ["audit"]},
+        "merge": {"dtype": "float32"},
+        "gguf": {"outtype": "f32", "quantizations": ["q8_0"]},
+        "mlx": {"artifacts": ["4bit"], "recipes": {"4bit": {"bits": 4, "group_size": 64}}},
+        "vllm": ["base"],
+        "decode": {"max_new_tokens": 8, "context_length": 64},
+        "limits": {"threads": 1},
+    }
+    return {**data, **changes}
+
+
+def complaint(**changes: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        params.parse(project(**changes), where="params.yaml")
+    return str(caught.value)
+
+
+def test_the_embedded_default_is_valid() -> None:
+    found = params.read(ROOT / "params.yaml")
+    assert params.plan(found)[0].id == params.ROOT_CELL
+
+
+def test_every_cell_but_the_root_has_one_parent_that_comes_before_it() -> None:
+    found = params.parse(project(), where="test")
+    order = [spec.id for spec in params.plan(found)]
+    hops = params.hops(found)
+    assert sorted(hop.child for hop in hops) == sorted(order[1:])
+    assert all(order.index(hop.parent) < order.index(hop.child) for hop in hops)
+
+
+def test_hops_follow_the_conversions() -> None:
+    found = params.parse(project(), where="test")
+    kinds = {hop.child: (hop.parent, hop.kind) for hop in params.hops(found)}
+    assert kinds["transformers/audit/attached"] == (params.ROOT_CELL, "adapter")
+    assert kinds["transformers/audit/checkpoint"] == ("transformers/audit/attached", "merge")
+    assert kinds["llamacpp/audit/f32"] == ("transformers/audit/checkpoint", "convert")
+    assert kinds["llamacpp/audit/q8_0"] == ("llamacpp/audit/f32", "quantize")
+    assert kinds["mlx/base/4bit"] == (params.ROOT_CELL, "convert")
+    assert kinds["vllm/base/checkpoint"] == (params.ROOT_CELL, "runtime")
+
+
+def test_stage_names_are_those_dvc_knows() -> None:
+    listed = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    found = params.parse(project(), where="test")
+    for spec in params.plan(found):
+        assert params.stage(found, spec).partition("@")[0] in listed
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"soruce": 1}, 'soruce: unknown key (did you mean "source"?)'),
+        ({"gguf": {"outtype": "f32", "quantisations": []}}, '(did you mean "quantizations"?)'),
+        ({"variants": ["base", "adit"]}, '"adit" is neither "base" nor an adapter (did you mean'),
+        ({"source": {"path": "a", "repo": "b/c", "revision": "d"}}, 'needs either "path"'),
+        ({"source": {"repo": "b/c"}}, '"repo" needs "revision"'),
+        ({"mlx": {"artifacts": ["5bit"], "recipes": {}}}, '"5bit" has no recipe'),
+        ({"mlx": {"artifacts": [], "recipes": {"x": {"bits": 4}}}}, '"bits" and "group_size"'),
+        ({"decode": {"max_new_tokens": 0, "context_length": 9}}, "decode.max_new_tokens: "),
+        ({"evalsets": {"base": ["clauses"]}}, 'variant "audit" has none'),
+        ({"variants": ["base", "base"]}, "listed twice"),
+        ({"decode": {"temperature": 0.7}}, "decode.temperature: unknown key"),
+    ],
+)
+def test_a_mistake_is_named(changes: dict[str, Any], expected: str) -> None:
+    assert expected in complaint(**changes)
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    said = complaint(soruce=1, variants=3, limits={"threads": 0})
+    assert "soruce" in said and "variants" in said and "limits.threads" in said
+
+
+def test_a_file_that_is_not_yaml_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("source: [")
+    with pytest.raises(InputError, match="not YAML"):
+        params.read(tmp_path / "params.yaml")
+
+
+def test_an_unknown_cell_is_named_with_the_closest_one() -> None:
+    found = params.parse(project(), where="test")
+    with pytest.raises(InputError, match="did you mean"):
+        params.cell(found, "llamacpp", "audit", "q8")
