@@ -1,12 +1,17 @@
 # Two commands do everything on a fresh machine (Python 3.11+, a C++ compiler):
 #   make run    set up, then run the main job on the embedded default
 #   make test   set up, then check style, types and tests
-# On Linux without a GPU, TORCH_INDEX=https://download.pytorch.org/whl/cpu saves gigabytes of CUDA.
+# PyTorch comes from its CPU index where that can be reached: PyPI's build for Linux brings gigabytes
+# of CUDA. TORCH_INDEX= (empty) takes PyPI's.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-TORCH_INDEX ?=
+TORCH_INDEX ?= $(shell curl -fsI -m 5 -o /dev/null https://download.pytorch.org/whl/cpu/ \
+	&& echo https://download.pytorch.org/whl/cpu)
 PIP_FLAGS = --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 BIN = .venv/bin
 EXTRAS = llamacpp,mlx,dev
+# Runtimes whose absence fails the tests instead of skipping theirs.
+REQUIRED ?= $(if $(filter Linux,$(shell uname -s)),transformers$(COMMA)llamacpp$(COMMA)mlx$(COMMA)vllm)
+COMMA = ,
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: run test setup setup-vllm lint lock bench clean
@@ -15,7 +20,7 @@ run: setup setup-vllm
 	driftline run
 
 test: setup setup-vllm lint
-	$(BIN)/python -m pytest
+	DRIFTLINE_REQUIRED_RUNTIMES=$(REQUIRED) $(BIN)/python -m pytest
 
 lint: setup
 	$(BIN)/ruff check .
@@ -49,11 +54,14 @@ setup-vllm: .venv-vllm/.ready
 		touch $@; \
 	fi
 
-# Both lock files anew, from what the newest compatible versions resolve to.
+# The core lock anew, from what the newest compatible versions resolve to. requirements/vllm.lock is
+# kept by hand: it leaves out what vLLM asks for and never loads.
 lock:
-	rm -rf .venv .venv-vllm requirements/core.lock && touch requirements/core.lock
+	rm -rf .venv && : > requirements/core.lock
 	$(MAKE) setup
-	scripts/lock $(BIN)/python requirements/core.lock
+	{ echo "# Versions of the core environment, used as pip constraints: pyproject.toml decides what is"; \
+	  echo "# installed on a platform, this file in which version. Remade by: make lock"; \
+	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > requirements/core.lock
 
 clean:
 	rm -rf .venv .venv-vllm .driftline artifacts

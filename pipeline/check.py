@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pipeline import environment, evalset, params
@@ -28,11 +29,14 @@ def project() -> str:
 
 
 def _lint(project: params.Params) -> None:
-    from pipeline.conversions.pin import check_local
+    from pipeline.conversions.merge import check_belongs
+    from pipeline.conversions.pin import check_location
 
-    check_local(project.source, "source")
-    for location in project.adapters.values():
-        check_local(location, "adapter")
+    check_location(project.source, "source", "source")
+    for name, location in project.adapters.items():
+        check_location(location, "adapter", f"adapters.{name}")
+        if location.path is not None:
+            check_belongs(Path(location.path), project.source)
 
 
 def exit_code_of_failed_run() -> int:

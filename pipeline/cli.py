@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -47,7 +49,9 @@ def run(force: bool) -> None:
 
     check.project()
     command = [sys.executable, "-m", "dvc", "repro", *(["--force"] if force else [])]
-    done = subprocess.run(command, check=False)
+    # Stages are run as `python -m …`: it has to be this Python, activated or not.
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    done = subprocess.run(command, env={**os.environ, "PATH": path}, check=False)
     if done.returncode:
         sys.exit(check.exit_code_of_failed_run())
     click.echo("report: reports/lineage.md   one item: driftline explain EVALSET/ITEM")

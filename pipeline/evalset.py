@@ -16,6 +16,8 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -42,6 +44,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 MOST_SHOWN = 50
 """Problems printed before "and N more": what fits a screen or two."""
+STEPS_PER_TOKEN = 200
+"""How often the SQL parser may step over each token; ordinary queries need fewer than 10."""
 CHECK: TypeAdapter[Check] = TypeAdapter(Check)
 KINDS: dict[str, type[Value]] = {
     get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in get_args(get_args(Check)[0])
@@ -79,56 +83,69 @@ def load(paths: Sequence[Path]) -> tuple[GoldenPrompt, ...]:
         InputError: everything that is wrong with any of the files, as `file:line: problem`.
     """
     items: list[GoldenPrompt] = []
-    lines: list[str] = []
-    names: dict[str, Path] = {}
-    for path in paths:
-        found, problems = _read(path)
-        if path.stem in names:
-            twice = f"a second evalset {quoted(path.stem)}: {names[path.stem]} is one already"
-            problems = [(1, twice), *problems]
-        names.setdefault(path.stem, path)
+    reported: list[str] = []
+    sources = [_rows(path) for path in paths]
+    texts = iter(_texts([row for rows, _ in sources for row in rows]))
+    first: dict[str, Path] = {}
+    for path, (rows, problems) in zip(paths, sources, strict=True):
+        found, more = _items(path.stem, list(islice(texts, len(rows))))
+        if not found and not problems and not more:
+            more.append((1, "no items: the file is empty"))
+        if path.stem in first:
+            more.append((1, f"a second evalset of this name: the first is {first[path.stem]}"))
+        first.setdefault(path.stem, path)
         items += found
-        lines += [one_line(f"{path}:{number}: {what}", 300) for number, what in problems]
-    if lines:
-        shown = lines[:MOST_SHOWN]
-        if len(lines) > MOST_SHOWN:
-            shown.append(f"and {len(lines) - MOST_SHOWN} more")
-        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-        raise InputError(
-            f"{count} in the evalsets:\n  " + "\n  ".join(shown),
-            remedy="correct the lines named above",
-        )
+        reported += [
+            one_line(f"{path}:{number}: {what}", 300)
+            for number, what in sorted(problems + more, key=lambda problem: problem[0])
+        ]
+    if reported:
+        raise _all_of(reported)
     return tuple(items)
 
 
-# ------------------------------------------------------------------------------------ one file
+def _all_of(reported: list[str]) -> InputError:
+    shown = reported[:MOST_SHOWN]
+    if len(reported) > MOST_SHOWN:
+        shown.append(f"and {len(reported) - MOST_SHOWN} more")
+    count = "1 problem" if len(reported) == 1 else f"{len(reported)} problems"
+    return InputError(
+        f"{count} in the evalsets:\n  " + "\n  ".join(shown),
+        remedy="correct the lines named above",
+    )
 
 
-def _read(path: Path) -> tuple[list[GoldenPrompt], list[Problem]]:
-    """The items of one file and everything wrong with it, in the order of its lines."""
+# ------------------------------------------------------------------------------------ the files
+
+
+def _rows(path: Path) -> tuple[list[bytes], list[Problem]]:
+    """The lines of a file, each that is not clean UTF-8 emptied and reported."""
     if not NAME.fullmatch(path.stem):
         return [], [(1, "the file's name cannot name an evalset: letters, digits, . _ -")]
     try:
         raw = path.read_bytes()
     except OSError as error:
         return [], [(1, _unreadable(path, error))]
-    rows, problems = _rows(raw)
-    items: list[GoldenPrompt] = []
-    first_lines: dict[str, int] = {}
-    texts = {number: text for number, text in enumerate(_lines(rows), start=1) if text.strip()}
-    if not texts and not problems:
-        return [], [(1, "no items: the file is empty")]
-    for number, text in texts.items():
-        data, faults = _object(text)
-        if data is not None:
-            item, more = _item(data, path.stem)
-            faults += more
-            items += [item] if item else []
-            name = data.get("id")
-            if isinstance(name, str) and first_lines.setdefault(name, number) != number:
-                faults.append(f"id: {quoted(name)} is taken: line {first_lines[name]} has it")
-        problems += [(number, fault) for fault in faults]
-    return items, sorted(problems, key=lambda problem: problem[0])
+    problems: list[Problem] = []
+    if raw.startswith(codecs.BOM_UTF8):
+        raw = raw.removeprefix(codecs.BOM_UTF8)
+        problems.append((1, "starts with a byte order mark: save the file as UTF-8 without it"))
+    rows = [row.removesuffix(b"\r") for row in raw.split(b"\n")]
+    for index, row in enumerate(rows):
+        fault = _row_fault(row)
+        if fault:
+            problems.append((index + 1, fault))
+            rows[index] = b""
+    return rows, problems
+
+
+def _row_fault(row: bytes) -> str:
+    try:
+        row.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"not UTF-8: byte 0x{row[error.start]:02x} at byte {error.start + 1}"
+    # A text reader ends a line at a lone \r too, which would shift every number after it.
+    return r"a carriage return within the line: end lines with \n or \r\n" if b"\r" in row else ""
 
 
 def _unreadable(path: Path, error: OSError) -> str:
@@ -138,43 +155,21 @@ def _unreadable(path: Path, error: OSError) -> str:
     return f"not found{did_you_mean(path.name, others)}"
 
 
-def _rows(raw: bytes) -> tuple[list[bytes], list[Problem]]:
-    """The lines of a file, each that is not clean UTF-8 emptied and reported."""
-    problems: list[Problem] = []
-    if raw.startswith(codecs.BOM_UTF8):
-        raw = raw.removeprefix(codecs.BOM_UTF8)
-        problems.append((1, "starts with a byte order mark: save the file as UTF-8 without it"))
-    rows = [row.removesuffix(b"\r") for row in raw.split(b"\n")]
-    for index, row in enumerate(rows):
-        fault = ""
-        try:
-            row.decode("utf-8")
-        except UnicodeDecodeError as error:
-            fault = f"not UTF-8: byte 0x{row[error.start]:02x} at byte {error.start + 1}"
-        # A text reader ends a line at a lone \r too, which would shift every number after it.
-        if b"\r" in row:
-            fault = r"a carriage return within the line: end lines with \n or \r\n"
-        if fault:
-            problems.append((index + 1, fault))
-            rows[index] = b""
-    return rows, problems
-
-
-def _lines(rows: list[bytes]) -> list[str]:
+def _texts(rows: list[bytes]) -> list[str]:
     """Lines of clean UTF-8 as text, read by `datasets`.
 
     Its text builder splits at line ends alone and gives Arrow nothing but strings, where its JSON
     builder would unify the fields of different checks. It reads a copy, so that what was checked is
-    what is read and no character of the file's path is taken for a pattern; the copy and the cache
+    what is read and no character of a file's path is taken for a pattern; the copy and the cache
     are gone when it is done. It opens no connection.
     """
     if not any(rows):
-        return []
+        return [""] * len(rows)
     from datasets import Dataset
 
     with tempfile.TemporaryDirectory(prefix="driftline-") as folder, _no_progress_bars():
-        copy = Path(folder) / "evalset.txt"
-        copy.write_bytes(b"\n".join(rows))
+        copy = Path(folder) / "evalsets.txt"
+        copy.write_bytes(b"".join(row + b"\n" for row in rows))
         cache = str(Path(folder) / "cache")
         table = Dataset.from_text(glob.escape(str(copy)), cache_dir=cache, keep_in_memory=True)
         return [str(text) for text in table["text"]]
@@ -195,6 +190,26 @@ def _no_progress_bars() -> Iterator[None]:
 
 
 # ------------------------------------------------------------------------------------ one item
+
+
+def _items(evalset: str, texts: list[str]) -> tuple[list[GoldenPrompt], list[Problem]]:
+    """The golden prompts of a file's lines, and everything wrong with them."""
+    items: list[GoldenPrompt] = []
+    problems: list[Problem] = []
+    first: dict[str, int] = {}
+    for number, text in enumerate(texts, start=1):
+        if not text.strip(" \t"):
+            continue
+        data, faults = _object(text)
+        if data is not None:
+            item, more = _item(data, evalset)
+            faults += more
+            items += [item] if item else []
+            name = data.get("id")
+            if isinstance(name, str) and first.setdefault(name, number) != number:
+                faults.append(f"id: {quoted(name)} is taken: line {first[name]} has it")
+        problems += [(number, fault) for fault in faults]
+    return items, problems
 
 
 def _object(text: str) -> tuple[dict[str, Any] | None, list[str]]:
@@ -310,7 +325,8 @@ def check_faults(check: Check, reference: Any) -> list[str]:
         case Regex():
             faults = _pattern_faults(".pattern", check.pattern)
         case JsonSchema():
-            faults = _schema_faults(check.json_schema)
+            # Items of one task share a schema, and judging one takes longer than all the rest.
+            faults = list(_schema_faults(json.dumps(check.json_schema)))
         case SqlEqual():
             faults = _sql_faults(check, reference)
         case Exact(value=None) | JsonEqual(value=None) if reference is None:
@@ -330,17 +346,19 @@ def _pattern_faults(where: str, pattern: str) -> list[str]:
     return []
 
 
-def _schema_faults(schema: dict[str, JsonValue]) -> list[str]:
+@cache
+def _schema_faults(text: str) -> tuple[str, ...]:
     from jsonschema import Draft202012Validator, SchemaError
     from referencing import Registry, Resource
     from referencing.jsonschema import DRAFT202012
 
+    schema = json.loads(text)
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        return [f".json_schema: {error.json_path}: {error.message}"]
+        return (f".json_schema: {error.json_path}: {error.message}",)
     except RecursionError:
-        return [".json_schema: nested too deeply to check"]
+        return (".json_schema: nested too deeply to check",)
     root: Resource[Any] = DRAFT202012.create_resource(schema)
     resolver = Registry[Any]().resolver_with_root(root)
     faults: list[str] = []
@@ -348,7 +366,7 @@ def _schema_faults(schema: dict[str, JsonValue]) -> list[str]:
         faults += _reference_faults(scope, contents)
         for pattern in (*contents.get("patternProperties", ()), contents.get("pattern", "")):
             faults += _pattern_faults(".json_schema", pattern)
-    return faults
+    return tuple(faults)
 
 
 def _reference_faults(resolver: Any, schema: dict[str, Any]) -> Iterator[str]:
@@ -453,14 +471,15 @@ def sql_statements(sql: str, dialect: str) -> list[Any]:
     Raises:
         ValueError: it does not parse in that dialect, in words for a user.
     """
-    import sqlglot
-    from sqlglot import exp
+    from sqlglot import Dialect, exp
     from sqlglot.errors import ParseError, SqlglotError
 
     known = (exp.Query, exp.DML, exp.DDL, exp.Values, exp.Drop, exp.Alter, exp.TruncateTable)
     try:
         with _silent("sqlglot"):
-            trees = [tree for tree in sqlglot.parse(sql, read=dialect) if tree is not None]
+            tokens = Dialect.get_or_raise(dialect).tokenize(sql)
+            parser = _sql_parser(dialect)(dialect=dialect)
+            trees = [tree for tree in parser.parse(tokens, sql) if tree is not None]
     except ParseError as error:
         first = error.errors[0]
         what = str(first["description"]).partition(" but got <Token")[0]
@@ -468,7 +487,7 @@ def sql_statements(sql: str, dialect: str) -> list[Any]:
         raise ValueError(f"not SQL: {what} at {at}") from None
     except SqlglotError:
         raise ValueError("not SQL: a quote or comment is not closed") from None
-    except RecursionError:
+    except (RecursionError, TimeoutError):
         raise ValueError("not SQL that can be read: nested too deeply") from None
     if not trees:
         raise ValueError("not SQL: no statement")
@@ -476,6 +495,26 @@ def sql_statements(sql: str, dialect: str) -> list[Any]:
         if not isinstance(tree, known):
             raise ValueError(f"not a query or a statement that can be compared: {tree.key}")
     return trees
+
+
+@cache
+def _sql_parser(dialect: str) -> Any:
+    """The dialect's parser, stopped by a TimeoutError when it tries too many readings.
+
+    sqlglot backtracks: a model that repeats "JOIN t" forty times would keep it busy for years. What
+    is counted is tokens stepped over, not seconds, so that the same text always ends the same way.
+    """
+    from sqlglot import Dialect
+
+    base: Any = Dialect.get_or_raise(dialect).parser_class
+
+    def advance(self: Any, times: int = 1) -> None:
+        base._advance(self, times)
+        self._steps = getattr(self, "_steps", 0) + 1
+        if self._steps > STEPS_PER_TOKEN * (len(self._tokens) + 10):
+            raise TimeoutError
+
+    return type(base)("BoundedParser", (base,), {"_advance": advance})
 
 
 @contextmanager

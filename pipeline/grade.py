@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, get_args
 
 from pydantic import JsonValue
@@ -408,9 +408,11 @@ class _Form:
 
 
 def _sql_equal(expected: str, text: str, dialect: str) -> Finding:
-    wanted = [_form(tree) for tree in sql_statements(expected, dialect)]
+    if text == expected:
+        return GOOD
+    wanted = _forms(expected, dialect)
     try:
-        found = [_form(tree) for tree in sql_statements(text, dialect)]
+        found = _forms(text, dialect)
     except ValueError as error:
         return Finding(0.0, str(error), parsed=False)
     if len(wanted) != len(found):
@@ -421,6 +423,12 @@ def _sql_equal(expected: str, text: str, dialect: str) -> Finding:
             sides = f"expected {_sql(left, dialect)}, found {_sql(right, dialect)}"
             return Finding(0.0, f"{place.strip('_') or 'statement'}: {sides}")
     return GOOD
+
+
+@lru_cache(maxsize=4096)
+def _forms(sql: str, dialect: str) -> tuple[Any, ...]:
+    """Each statement's form; kept, because many cells are asked the same and answer alike."""
+    return tuple(_form(tree) for tree in sql_statements(sql, dialect))
 
 
 def _form(node: Any) -> Any:

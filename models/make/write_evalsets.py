@@ -44,15 +44,15 @@ PARTY: Property = {"enum": list(tasks.PARTIES)}
 CURRENCY: Property = {"enum": list(tasks.CURRENCIES)}
 NAME: Property = {"type": "string", "minLength": 1}
 CLAUSE_FIELDS: dict[str, dict[str, Property]] = {
-    "governing_law": {"law": NAME, "courts": NAME},
+    "governing_law": {"law": NAME, "courts": NAME, "days": WHOLE},
     "term": {"months": WHOLE, "renewal": WHOLE},
-    "termination": {"party": PARTY, "days": WHOLE},
+    "termination": {"party": PARTY, "days": WHOLE, "cure": WHOLE},
     "payment": {"days": WHOLE, "currency": CURRENCY, "late": WHOLE},
     "liability": {"party": PARTY, "cap": WHOLE, "currency": CURRENCY},
-    "confidentiality": {"party": PARTY, "years": WHOLE},
+    "confidentiality": {"party": PARTY, "owner": PARTY, "years": WHOLE},
     "data_breach": {"party": PARTY, "hours": WHOLE},
     "retention": {"party": PARTY, "days": WHOLE},
-    "transfer": {"party": PARTY, "to": NAME},
+    "transfer": {"party": PARTY, "to": NAME, "days": WHOLE},
 }
 
 

@@ -11,46 +11,49 @@ import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
 from pipeline.errors import RefusedError
+
+if TYPE_CHECKING:
+    from pipeline.params import Location
 
 WEIGHTS = "model.safetensors"
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 _LORA_PARTS = (".lora_A.", ".lora_B.", ".lora_embedding_A", ".lora_embedding_B", ".lora_magnitude")
 
 
-def check_belongs(adapter: Path, *, source_names: tuple[str, ...], revision: str | None) -> None:
+def check_belongs(adapter: Path, source: Location) -> None:
     """Refuse an adapter whose config names another base than the pinned source.
 
     PEFT loads such an adapter without a word.
 
     Args:
         adapter: folder with adapter_config.json.
-        source_names: names the source goes by in params.yaml (its path or repository).
-        revision: the source's commit, None for a local path.
+        source: the source as params.yaml has it.
 
     Raises:
         RefusedError: base model or revision differ, or it is not a LoRA adapter.
     """
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     base, wanted = config.get("base_model_name_or_path"), config.get("revision")
+    pinned = source.repo or source.path
     if config.get("peft_type") != "LORA":
         raise RefusedError(
             f"{adapter}: peft_type is {config.get('peft_type')!r}, expected 'LORA'",
             remedy="only LoRA adapters can be merged",
         )
-    if base not in source_names:
+    if base != pinned:
         raise RefusedError(
-            f"{adapter}: trained on base model {base!r}, the pinned source is {source_names[0]!r}",
+            f"{adapter}: trained on base model {base!r}, the pinned source is {pinned!r}",
             remedy=f"pin the adapter's own base in params.yaml, or, if {base!r} is the same "
             "checkpoint under another name, write the source's name into its adapter_config.json",
         )
-    if wanted and revision and wanted != revision:
+    if wanted and source.revision and wanted != source.revision:
         raise RefusedError(
-            f"{adapter}: trained on revision {wanted}, the pinned source is at {revision}",
+            f"{adapter}: trained on revision {wanted}, the source is pinned at {source.revision}",
             remedy=f"pin source.revision {wanted}, or train the adapter again",
         )
 
@@ -149,6 +152,13 @@ def _write(source: Path, destination: Path, merged: Mapping[str, Any], dtype: st
     for path in sorted(source.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             names += list(file.keys())
+    unknown = sorted(set(names) - merged.keys())
+    if unknown:
+        raise RefusedError(
+            f"{source}: its tensor {unknown[0]} has another name once loaded: the merged weights "
+            "cannot be written under the source's own names",
+            remedy="save the source with its current Transformers names and pin that",
+        )
     kind = getattr(torch, dtype)
     tensors = {name: merged[name].to(kind).contiguous() for name in names}
     save_file(tensors, destination / WEIGHTS, metadata={"format": "pt"})

@@ -330,3 +330,17 @@ def _one_line(error: Exception) -> str:
     text = re.sub(r"\?[^\s'\"]*", "", " ".join(str(error).split())) or type(error).__name__
     text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def check_location(location: Location, kind: Kind, where: str) -> None:
+    """What `pin` would refuse before it fetches anything; the Hub is asked for a branch only.
+
+    Raises:
+        InputError: the folder is not there, or the revision is not a commit.
+        RefusedError: something in the folder must not be loaded.
+    """
+    if location.path is not None:
+        _local(location.path, kind, where)
+    elif not COMMIT.fullmatch(str(location.revision)):
+        with _told(str(location.repo), where):
+            _refuse_moving(str(location.repo), str(location.revision), where)

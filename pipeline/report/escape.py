@@ -120,12 +120,12 @@ def identifiers(names: Iterable[str]) -> dict[str, str]:
     """A short name of `[A-Za-z0-9_]` for each name; different names keep different ones."""
     found: dict[str, str] = {}
     taken: set[str] = set()
-    for name in names:
-        if name in found:
-            continue
-        plain = re.sub(r"[^A-Za-z0-9]+", "_", name)
-        if plain in taken:
-            plain = f"{plain}_{sha256_text(name)[:12]}"
-        taken.add(plain)
-        found[name] = plain
+    for name in dict.fromkeys(names):
+        plain = re.sub(r"[^A-Za-z0-9]+", "_", name) or "_"
+        mark = sha256_text(name)[:12]
+        short = plain if len(plain) <= 60 else f"{plain[:60]}_{mark}"
+        while short in taken:
+            short = f"{short}_{mark}"
+        taken.add(short)
+        found[name] = short
     return found

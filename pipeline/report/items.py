@@ -24,18 +24,26 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Changes:
+    """Changes that started from the same text, in plan order."""
+
+    before: str
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
 class ChangedItem:
-    """One golden prompt whose verdict changed, with every hop that changed it, in plan order."""
+    """One golden prompt whose verdict changed, with every hop that changed it."""
 
     key: str
     question: str
     reference: str | None
-    changes: tuple[Change, ...]
+    groups: tuple[Changes, ...]
 
     @property
     def n_worse(self) -> int:
         """Hops over which the answer stopped being correct."""
-        return sum(change.item.flip == "worse" for change in self.changes)
+        return sum(each.item.flip == "worse" for group in self.groups for each in group.changes)
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ def changed_items(evidence: ReportInput) -> tuple[ChangedItem, ...]:
             key=key,
             question=_question(evidence, key),
             reference=evidence.references.get(key),
-            changes=tuple(by_key[key]),
+            groups=_grouped(by_key[key]),
         )
         for key in sorted(by_key, key=_places(evidence))
     ]
@@ -92,6 +100,14 @@ def _change(evidence: ReportInput, hop: HopDrift, item: ItemDrift) -> Change:
         child_text=after.text if after else "",
         first_hop=first if first != hop.hop.name else None,
     )
+
+
+def _grouped(changes: Iterable[Change]) -> tuple[Changes, ...]:
+    """Most hops of an item start from the same answer, which is then shown once."""
+    by_text: dict[str, list[Change]] = {}
+    for change in changes:
+        by_text.setdefault(change.parent_text, []).append(change)
+    return tuple(Changes(before, tuple(group)) for before, group in by_text.items())
 
 
 def _question(evidence: ReportInput, key: str) -> str:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, select_autoescape
+from jinja2 import (
+    Environment,
+    FileSystemLoader,
+    StrictUndefined,
+    Template,
+    Undefined,
+    select_autoescape,
+)
 
 from pipeline.report import escape, figures, views
 from pipeline.report.escape import Safe
@@ -69,6 +76,7 @@ def render(evidence: ReportInput, *, limit: int = LIMIT) -> str:
     return _page(page, context, changed=changed, parted=parted)
 
 
+@cache
 def environment(detail: Detail) -> Environment:
     """Templates that print nothing but numbers and `Safe` text."""
     page = Environment(
@@ -92,7 +100,7 @@ def environment(detail: Detail) -> Environment:
 
 def _only_safe(value: object) -> object:
     """Jinja calls this on everything it prints."""
-    if isinstance(value, Safe | int):
+    if isinstance(value, Safe | int | Undefined):  # printing an Undefined raises and names it
         return value
     raise TypeError(f"the template prints a {type(value).__name__} that no filter made safe")
 

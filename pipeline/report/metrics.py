@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from pipeline.report.escape import identifiers
@@ -21,13 +22,13 @@ def metrics(evidence: ReportInput) -> Tree:
     that names keep only letters, digits and underscores.
     """
     specs = {record.cell.id: record.cell for record in evidence.cells}
-    names = identifiers(
+    names = _keys(
         name for cell in specs.values() for name in (cell.runtime, cell.variant, cell.form)
     )
-    evalsets = identifiers(score.evalset for score in evidence.scores)
+    evalsets = _keys(score.evalset for score in evidence.scores)
     firm = {record.cell.id for record in evidence.cells if record.outcome.state == "ok"}
     tree: Tree = {
-        "states": {each.state: each.n for each in states(evidence)},
+        "states": {f"{each.state}_cells": each.n for each in states(evidence)},
         "cells": {},
         "hops": {},
     }
@@ -39,6 +40,12 @@ def metrics(evidence: ReportInput) -> Tree:
         if hop.compared and hop.hop.child in specs:
             _place(tree, "hops", specs[hop.hop.child], names).update(_figures(hop))
     return tree
+
+
+def _keys(names: Iterable[str]) -> dict[str, str]:
+    """DVC 3.67 takes any key `error` in the tree for a revision that it failed to load."""
+    found = identifiers(names)
+    return {name: "error_" if key == "error" else key for name, key in found.items()}
 
 
 def _place(tree: Tree, top: str, cell: CellSpec, names: dict[str, str]) -> Tree:

@@ -22,12 +22,7 @@ def main() -> None:
     source = records.verified(f"checkpoints/{params.BASE}")
     adapter = records.verified(f"adapters/{name}")
     base, lora = records.ARTIFACTS / source.name, records.ARTIFACTS / adapter.name
-    location = project.source
-    merge.check_belongs(
-        lora,
-        source_names=tuple(known for known in (location.repo, location.path) if known),
-        revision=location.revision,
-    )
+    merge.check_belongs(lora, project.source)
     merged = f"checkpoints/{name}"
     with new_directory(records.ARTIFACTS / merged) as folder:
         arguments = merge.merge(base, lora, folder, dtype=project.merge.dtype)

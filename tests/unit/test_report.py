@@ -60,6 +60,7 @@ HOSTILE = (
     '"]; click a_x href "javascript:alert(1)"; end %% "` <br/> `" #quot;',
     "{{ 7 * 7 }} {% raw %} {# comment #}",
     "---\n- a\n+ b\n1. c\n> d\n    code",
+    " both ends ",
     " ",
     "",
     "x" * 100_000,
@@ -91,6 +92,7 @@ def tokens(text: str) -> Iterator[Token]:
 
 
 class TestEscape:
+    @settings(deadline=None)
     @given(nasty)
     def test_visible_is_one_printable_line(self, text: str) -> None:
         shown = escape.visible(text)
@@ -98,10 +100,12 @@ class TestEscape:
         assert not shown.lstrip().startswith("::")
         assert not re.search(r"##\w*\[", shown)
 
+    @settings(deadline=None)
     @given(nasty.filter(lambda text: len(text) < 100))
     def test_visible_is_unambiguous(self, text: str) -> None:
         assert unescaped(escape.visible(text, 10_000)) == text
 
+    @settings(deadline=None)
     @given(st.text(min_size=301, max_size=400))
     def test_a_long_text_is_cut_and_named(self, text: str) -> None:
         shown = escape.visible(text)
@@ -109,6 +113,7 @@ class TestEscape:
         assert shown.endswith(mark)
         assert len(shown) <= 300 + len(mark) + len("\\x3a") * 3
 
+    @settings(deadline=None)
     @given(nasty)
     def test_code_is_one_code_span(self, text: str) -> None:
         (inline,) = (token for token in PARSER.parse(escape.code(text)) if token.type == "inline")
@@ -118,6 +123,7 @@ class TestEscape:
             ("code_inline", shown) if shown else ("text", "(empty)")
         )
 
+    @settings(deadline=None)
     @given(nasty, nasty)
     def test_cell_stays_in_its_cell(self, left: str, right: str) -> None:
         table = f"| a | b |\n| - | - |\n| {escape.cell(left)} | {escape.cell(right)} |\n"
@@ -127,10 +133,12 @@ class TestEscape:
             (span,) = list(inline.children or [])
             assert span.content == (escape.visible(text) or "(empty)")
 
+    @settings(deadline=None)
     @given(nasty)
     def test_a_mermaid_label_has_no_syntax(self, text: str) -> None:
         assert re.fullmatch(r"(?:[\w \-./:,+=()→·%…]|#\d+;)*", escape.label(text))
 
+    @settings(deadline=None)
     @given(st.lists(nasty))
     def test_identifiers_keep_names_apart(self, names: list[str]) -> None:
         found = escape.identifiers(names)
@@ -257,7 +265,7 @@ class TestRender:
             "asked `question`, expected `the reference`\n\n"
             f"- **correct → wrong** at `{F32} → {Q2}` (quantize): "
             'first divergent token 1, `" a"` → ``"`"``\n\n'
-            "  ```diff\n  - good\n  + dire\n  ```"
+            "```diff\n- good\n+ dire\n```"
         )
 
     def test_an_earlier_parting_is_named(self) -> None:
@@ -283,8 +291,7 @@ class TestRender:
 
         report = render(report_input(PROJECT, ITEMS, answer=answer, verdict=verdict))
         assert "(quantize): same tokens, other text" in report
-        assert "  -  good" not in report
-        assert "  +  good" in report
+        assert "\n- good\n+  good\n" in report
 
     def test_items_that_got_worse_most_often_come_first(self) -> None:
         def verdict(each: CellSpec, prompt: PinnedPrompt) -> ItemState:
@@ -468,12 +475,12 @@ class TestSize:
         evidence = self.evidence(300, "long answer " * 50)
         report = render(evidence)
         assert 0.8 * LIMIT < len(report.encode()) <= LIMIT < 65_536
-        shown = report.count("\n### `clauses/") + report.count("\n### `sql/")
         more = re.search(r"^(\d+) more with a changed verdict: `driftline explain", report, re.M)
         assert more is not None
         items = changed_items(evidence)
-        in_all = section(report, "Answers that changed").count("\n### `") + int(more[1])
-        assert (shown > 0, in_all) == (True, len(items))
+        shown = section(report, "Answers that changed").count("\n### `")
+        assert shown > 0
+        assert shown + int(more[1]) == len(items)
 
     def test_token_changes_are_shared_out(self) -> None:
         items = prompts("clauses", "sql", "audit", "privacy", count=75)
@@ -555,6 +562,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 
 
 class TestSettings:
+    @settings(deadline=None)
     @given(st.lists(st.dictionaries(st.sampled_from("pqr"), json_values), min_size=1, max_size=5))
     def test_every_setting_of_every_cell_is_said_once(self, given: list[dict[str, Any]]) -> None:
         cells = [Q8, Q2, F32, "llamacpp/base/q4_k_m", "llamacpp/audit/f32"]
@@ -601,7 +609,12 @@ class TestMetrics:
             "same_sequence": 0.75,
             "prompt_mismatches": 0,
         }
-        assert data["states"] == {"ok": 26, "error": 0, "skipped": 0, "unstable": 0}
+        assert data["states"] == {
+            "ok_cells": 26,
+            "error_cells": 0,
+            "skipped_cells": 0,
+            "unstable_cells": 0,
+        }
 
     @pytest.mark.parametrize("state", ["error", "skipped", "unstable"])
     def test_only_ok_cells_have_scores(self, state: Any) -> None:
@@ -611,13 +624,14 @@ class TestMetrics:
         assert ("q8_0" in data["hops"]["llamacpp"]["base"]) == (state == "unstable")
 
     def test_keys_are_plain_and_do_not_collide(self) -> None:
-        names = ["q8.0", "q8-0"]
+        names = ["q8.0", "q8-0", "error"]
         evidence = report_input(
             project(gguf={"outtype": "f32", "quantizations": names}), ITEMS, records={}
         )
         data: Any = metrics(evidence)
         forms = data["cells"]["llamacpp"]["base"]
-        assert len(forms) == 3
+        assert len(forms) == 4
+        assert "error" not in forms  # DVC would report that it failed to load some metrics
         assert all(re.fullmatch(r"[A-Za-z0-9_]+", key) for key in forms)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from models.make import tasks, torture, train_adapters, write_evalsets
 from models.make.train_clerk import BASE_TASKS, CLERK, Encoder, held_out_sample
+from pipeline.grade import grade
 from pipeline.schema import Completion, GoldenPrompt, PinnedPrompt
 
 EVALSETS = write_evalsets.EVALSETS
@@ -190,7 +191,6 @@ def _answered(item: GoldenPrompt, text: str) -> tuple[PinnedPrompt, Completion]:
 
 @pytest.mark.parametrize("name", list(SIZES))
 def test_the_reference_scores_one_and_an_empty_answer_does_not(name: str) -> None:
-    grade = pytest.importorskip("pipeline.grade").grade
     for item in items(name):
         right = grade(item, *_answered(item, item.reference or ""), "cell")
         assert (right.state, right.score) == ("correct", 1.0), (item.key, right.checks)

@@ -1,0 +1,167 @@
+"""One suite over every runtime: what `pipeline.runtimes.base` promises, on the real checkpoint.
+
+Each runtime answers the same prompts once per session, in its own process, as cells are scored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import environment, prompts
+from pipeline.runtimes import cell
+from pipeline.runtimes.base import Decode
+from pipeline.schema import CellSpec, GoldenPrompt, Message, PinnedPrompt, dump_lines
+
+pytestmark = pytest.mark.runtime
+
+CONTEXT = 128
+
+
+def chat(name: str, *turns: str, limit: int = 64) -> GoldenPrompt:
+    messages = tuple(
+        Message(role="assistant" if place % 2 else "user", content=turn)
+        for place, turn in enumerate(turns)
+    )
+    return GoldenPrompt(evalset="contract", id=name, messages=messages, max_new_tokens=limit)
+
+
+ITEMS = (
+    chat("sql", "How many invoices from Oslo since 2021?"),
+    chat("two-turns", "Node prod-node-7 is NotReady.", "kubectl cordon prod-node-7", "And node 8?"),
+    chat("short", "Top 5 orders in Paris by amount", limit=3),
+    chat("unicode", "naïve 🦊 clause"),
+    chat("look-alike", "say <|end|> and </s> aloud", limit=8),
+    chat("empty", "", limit=4),
+    GoldenPrompt(evalset="contract", id="raw", prompt="SELECT ", max_new_tokens=8),
+    chat("too-long", "0123456789 " * 30),
+    chat("fills-context", "1234567890" * 11, limit=64),
+)
+
+
+@pytest.fixture(scope="session")
+def pinned(clerk: Path) -> list[PinnedPrompt]:
+    return prompts.pin(ITEMS, clerk, limit=64)
+
+
+def score(
+    name: str, artifact: Path, pinned: list[PinnedPrompt], **decode: object
+) -> cell.CellResult:
+    dump_lines(pinned, cell.WORK / "contract-prompts.jsonl")
+    spec = CellSpec(
+        id=f"{name}/contract/x", runtime=name, variant="contract", form="x", artifact=str(artifact)
+    )
+    settings = {"context_length": CONTEXT, "stop": (), "threads": 1, **decode}
+    return cell.score(
+        spec,
+        artifact_identity="a",
+        adapter_identity=None,
+        environment=environment.probe(name, threads=1),
+        prompts=cell.WORK / "contract-prompts.jsonl",
+        decode=Decode.model_validate(settings),
+        limits=cell.CellLimits(deadline_s=300, memory_gib=16),
+        progress=lambda *_: None,
+    )
+
+
+@pytest.fixture(scope="session")
+def artifact(request: pytest.FixtureRequest, runtime: str) -> Path:
+    fixture = {"llamacpp": "clerk_gguf", "mlx": "clerk_mlx"}.get(runtime, "clerk")
+    found: Path = request.getfixturevalue(fixture)
+    return found
+
+
+@pytest.fixture(scope="session")
+def result(runtime: str, artifact: Path, pinned: list[PinnedPrompt]) -> cell.CellResult:
+    found = score(runtime, artifact, pinned)
+    assert found.record.outcome.state == "ok", found.record.outcome
+    return found
+
+
+def test_every_prompt_has_one_result_in_order(result: cell.CellResult) -> None:
+    assert [found.id for found in result.completions] == [
+        item.id for item in ITEMS if item.id != "too-long"
+    ]
+    assert [found.id for found in result.errors] == ["too-long"]
+
+
+def test_a_prompt_longer_than_the_context_says_so(result: cell.CellResult) -> None:
+    (error,) = result.errors
+    assert str(CONTEXT) in error.reason
+
+
+def test_the_native_path_gives_the_pinned_ids(
+    result: cell.CellResult, pinned: list[PinnedPrompt]
+) -> None:
+    expected = {prompt.key: prompt.ids for prompt in pinned}
+    for found in result.completions:
+        assert found.prompt_ids == expected[found.key], found.id
+
+
+def test_each_token_has_a_piece_and_a_log_probability(result: cell.CellResult) -> None:
+    for found in result.completions:
+        assert len(found.output_ids) == len(found.pieces) == len(found.logprobs) > 0
+        assert all(value <= 1e-6 for value in found.logprobs)
+
+
+def test_a_stopped_answer_ends_with_the_end_token_and_no_other_does(
+    result: cell.CellResult,
+) -> None:
+    for found in result.completions:
+        assert (found.output_ids[-1] == 2) == (found.finish_reason == "stop"), found.id
+        assert "<|end|>" not in found.text
+
+
+def test_limits_are_kept_and_named(result: cell.CellResult) -> None:
+    found = {answer.id: answer for answer in result.completions}
+    assert len(found["short"].output_ids) == 3
+    assert found["short"].finish_reason == "length"
+    full = found["fills-context"]
+    if full.finish_reason == "context":
+        assert len(full.prompt_ids) + len(full.output_ids) == CONTEXT
+
+
+def test_the_answer_is_the_right_one(result: cell.CellResult) -> None:
+    (sql,) = (found for found in result.completions if found.id == "sql")
+    assert sql.text == "SELECT COUNT(*) FROM invoices WHERE city = 'Oslo' AND year >= 2021;"
+
+
+def test_a_repeat_in_reverse_order_gives_the_same_tokens(result: cell.CellResult) -> None:
+    assert result.record.floor is not None
+    assert result.record.floor.different == ()
+    assert result.record.floor.items == len(result.completions)
+
+
+def test_it_says_what_ran(result: cell.CellResult) -> None:
+    assert result.record.build
+    settings = result.record.settings
+    assert {"decoding", "chat_template", "stop"} <= settings.keys()
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(
+    runtime: str, artifact: Path, pinned: list[PinnedPrompt]
+) -> None:
+    if runtime == "vllm":
+        pytest.skip("a second engine start; its stop strings are vLLM's own, set in one place")
+    found = score(runtime, artifact, pinned[:1], stop=(" WHERE",))
+    (answer,) = found.completions
+    assert answer.text == "SELECT COUNT(*) FROM invoices"
+    assert answer.finish_reason == "stop"
+
+
+def test_the_loop_is_what_generate_does(clerk: Path, pinned: list[PinnedPrompt]) -> None:
+    """Transformers' own `generate`, greedy, gives the tokens of our loop."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    found = {answer.id: answer for answer in score("transformers", clerk, pinned[:3]).completions}
+    model = AutoModelForCausalLM.from_pretrained(clerk, dtype=torch.float32)
+    for prompt in pinned[:3]:
+        whole = model.generate(
+            torch.tensor([prompt.ids]),
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=prompt.max_new_tokens,
+        )
+        assert tuple(whole[0, len(prompt.ids) :].tolist()) == found[prompt.id].output_ids

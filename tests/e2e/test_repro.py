@@ -1,0 +1,173 @@
+"""`dvc repro` on a small real project: what runs, what does not, and what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import projects
+from tests.conftest import need
+from tests.projects import Project
+
+pytestmark = pytest.mark.e2e
+
+ALWAYS = ["probe"]
+LIGHT = ["grade", "drift", "report"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    need("llamacpp")
+    need("mlx")
+    made = projects.create(tmp_path_factory.mktemp("repro") / "project")
+    first = made.repro()
+    assert first.code == 0, first.output
+    return made
+
+
+@pytest.fixture
+def settled(project: Project) -> Iterator[Project]:
+    """The project with nothing left to do."""
+    assert project.repro().code == 0
+    yield project
+
+
+def model_runs(ran: list[str]) -> list[str]:
+    return [stage for stage in ran if stage.startswith("score")]
+
+
+def test_every_cell_is_scored_and_the_report_written(project: Project) -> None:
+    for name in ("transformers/base/checkpoint", "llamacpp/base/f32", "llamacpp/base/q8_0"):
+        assert project.cell(name)["outcome"]["state"] == "ok"
+    metrics = json.loads((project.folder / "reports" / "metrics.json").read_text())
+    accuracy = metrics["cells"]["transformers"]["base"]["checkpoint"]["small"]["accuracy"]
+    assert accuracy == 1.0
+    report = (project.folder / "reports" / "lineage.md").read_text()
+    assert "```mermaid" in report and "llamacpp/base/q8_0" in report
+
+
+def test_no_machine_path_or_host_is_in_a_file_another_stage_reads(project: Project) -> None:
+    host = os.uname().nodename
+    for path in sorted((project.folder / "artifacts").rglob("*")):
+        if path.suffix in (".json", ".jsonl", ".md") and path.is_file():
+            text = path.read_text()
+            assert str(project.folder) not in text, path
+            assert sys.prefix not in text, path
+            assert len(host) < 5 or host not in text, path
+
+
+def test_nothing_changed_runs_only_the_probe(settled: Project) -> None:
+    assert settled.repro().ran == ALWAYS
+
+
+def test_a_quantization_more_runs_that_conversion_and_its_cell(settled: Project) -> None:
+    settled.edit(gguf={"outtype": "f32", "quantizations": ["q8_0", "q4_k_m"]})
+    ran = settled.repro().ran
+    assert sorted(ran) == sorted(
+        [*ALWAYS, "quantize@base-q4_k_m", "score_quantized@base-q4_k_m", *LIGHT]
+    )
+
+
+def test_a_comment_in_a_runtimes_module_runs_that_runtimes_cells(settled: Project) -> None:
+    with (settled.folder / "pipeline" / "runtimes" / "mlx.py").open("a") as module:
+        module.write("# a comment\n")
+    assert sorted(settled.repro().ran) == sorted([*ALWAYS, "score_mlx@base-4bit"])
+
+
+def test_a_changed_check_runs_no_model(settled: Project) -> None:
+    items = [
+        {**item, "checks": [{"kind": "contains", "value": "SELECT"}]} for item in projects.ITEMS
+    ]
+    projects.write_items(settled.folder / "evalsets" / "small.jsonl", items)
+    ran = settled.repro().ran
+    assert "grade" in ran
+    assert model_runs(ran) == []
+
+
+def test_another_llama_cpp_runs_its_conversions_and_cells(settled: Project, tmp_path: Path) -> None:
+    """Another version of the package is found first on the path, as an upgrade would leave it."""
+    fake = tmp_path / "llama_cpp_python-9.9.9.dist-info"
+    fake.mkdir()
+    (fake / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: 9.9.9\n"
+    )
+    (fake / "RECORD").write_text("")
+    ran = settled.repro("--dry", PYTHONPATH=str(tmp_path))
+    assert ran.code == 0
+    settled.dvc("repro", "-s", "probe", PYTHONPATH=str(tmp_path))
+    stale = settled.repro("--dry", PYTHONPATH=str(tmp_path)).ran
+    changed = [
+        stage for stage in stale if stage.startswith(("convert", "quantize", "score", "pin"))
+    ]
+    assert changed, stale
+    assert all("gguf" in stage or "quantize" in stage or "quantized" in stage for stage in changed)
+
+
+def test_a_worker_killed_halfway_is_one_cells_error_and_is_done_again(settled: Project) -> None:
+    many = [{**item, "id": f"{item['id']}-{n}"} for n in range(30) for item in projects.ITEMS]
+    projects.write_items(settled.folder / "evalsets" / "small.jsonl", many)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro"],
+        cwd=settled.folder,
+        env=settled.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    _kill_worker(settled, "transformers-base-checkpoint")
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    killed = settled.cell("transformers/base/checkpoint")["outcome"]
+    assert (killed["state"], killed["kind"]) == ("error", "crashed")
+    assert "SIGKILL" in killed["reason"]
+    assert killed["last_item"].startswith("small/")
+    assert settled.cell("llamacpp/base/q8_0")["outcome"]["state"] == "ok"
+    assert "SIGKILL" in (settled.folder / "reports" / "lineage.md").read_text()
+
+    journal = _journal(settled)
+    kept = journal.read_bytes().count(b"\n")
+    assert kept > 0
+    again = settled.repro()
+    assert model_runs(again.ran) == ["score_source"]
+    assert settled.cell("transformers/base/checkpoint")["outcome"]["state"] == "ok"
+    assert not journal.exists()
+
+
+def _journal(project: Project) -> Path:
+    (found,) = (project.folder / ".driftline" / "journals").glob("*.jsonl")
+    return found
+
+
+def _kill_worker(project: Project, name: str) -> None:
+    """SIGKILL the worker of a cell once it has answered something."""
+    until = time.monotonic() + 240
+    job = f".driftline/jobs/{name}.json"
+    journals = project.folder / ".driftline" / "journals"
+    while time.monotonic() < until:
+        for path in journals.glob("*.jsonl"):
+            if path.stat().st_size:
+                for pid in _processes(job):
+                    os.kill(pid, signal.SIGKILL)
+                    return
+        time.sleep(0.05)
+    raise AssertionError("the worker never started")
+
+
+def _processes(argument: str) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if argument.encode() in words and b"pipeline.runtimes.worker" in words:
+            found.append(int(folder.name))
+    return found
