@@ -139,7 +139,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     if python is None:
         return {"runtime": name, "missing": registry.RUNTIMES[name].install}
     environment = sandbox.environment(
-        threads=1, cache=folder, extra=registry.RUNTIMES[name].environment
+        threads=1, cache=folder, temporary=folder, extra=registry.RUNTIMES[name].environment
     )
     done = subprocess.run(
         [str(python), "-m", "benchmarks.throughput", str(folder / "job.json")],

@@ -95,7 +95,7 @@ def explain(item: str) -> None:
     """One item's way through the graph: prompt, answer per cell, where it first changed."""
     from pipeline import cells, params
     from pipeline.errors import InputError
-    from pipeline.report.evidence import read
+    from pipeline.evidence import read
     from pipeline.report.explain import explain_item
 
     project = params.read()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -207,7 +208,8 @@ def _run_worker(
     for folder in ("journals", "jobs", "logs", "cache"):
         (WORK / folder).mkdir(parents=True, exist_ok=True)
     dump(job, WORK / "jobs" / f"{name}.json")
-    with (WORK / "logs" / f"{name}.log").open("wb") as log:
+    log_file = WORK / "logs" / f"{name}.log"
+    with log_file.open("wb") as log, tempfile.TemporaryDirectory() as temporary:
         process = subprocess.Popen(
             [str(python), "-m", "pipeline.runtimes.worker", str(WORK / "jobs" / f"{name}.json")],
             stdin=subprocess.DEVNULL,
@@ -216,6 +218,7 @@ def _run_worker(
             env=sandbox.environment(
                 threads=decode.threads,
                 cache=(WORK / "cache").absolute(),
+                temporary=Path(temporary),
                 extra=registry.RUNTIMES[spec.runtime].environment,
             ),
             preexec_fn=sandbox.confine(limits.memory_gib),  # noqa: PLW1509 - no thread runs yet

@@ -12,17 +12,20 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
+PASSED_ON = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
 """The only variables a worker inherits: no token, no proxy, no credential is among them."""
 
 _PR_SET_PDEATHSIG = 1
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 
 
-def environment(*, threads: int, cache: Path, extra: Mapping[str, str]) -> dict[str, str]:
+def environment(
+    *, threads: int, cache: Path, temporary: Path, extra: Mapping[str, str]
+) -> dict[str, str]:
     """The whole environment of a worker: fixed locale, time zone, hash seed and thread counts.
 
-    `cache` is where runtimes may keep compiled kernels between runs; `extra` is the runtime's own.
+    `cache` is where runtimes may keep compiled kernels between runs, `temporary` what is thrown
+    away with the process, `extra` the runtime's own.
     """
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return {
@@ -30,6 +33,7 @@ def environment(*, threads: int, cache: Path, extra: Mapping[str, str]) -> dict[
         "LANG": "C.UTF-8",
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
+        "TMPDIR": str(temporary),
         "PYTHONHASHSEED": "0",
         "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
         "OMP_NUM_THREADS": str(threads),

@@ -65,6 +65,9 @@ class VllmRuntime(Runtime):
         return "same engine; no prefix cache, so nothing is kept between prompts"
 
     def generate(self, prompt: PinnedPrompt) -> Completion:
+        from vllm.exceptions import VLLMClientError
+        from vllm.renderers.chat_utils import ChatTemplateResolutionError
+
         sampling = _greedy(prompt.max_new_tokens, self._job.decode.stop)
         try:
             if prompt.messages is None:
@@ -72,7 +75,9 @@ class VllmRuntime(Runtime):
             else:
                 messages: Any = [message.model_dump() for message in prompt.messages]
                 (result,) = self._llm.chat(messages, sampling, use_tqdm=False)
-        except ValueError as error:  # vLLM's validation of one request
+        # Only these two leave the engine usable; after any other exception the dead request keeps
+        # the only slot and the next call never returns, so it has to end the process.
+        except (VLLMClientError, ChatTemplateResolutionError) as error:
             raise PromptRefusedError(" ".join(str(error).split())) from None
         (output,) = result.outputs
         ids = list(output.token_ids)
@@ -112,8 +117,8 @@ def _load(folder: Path, context_length: int) -> Any:
         kv_cache_memory_bytes=_kv_bytes(config, context_length),
         enforce_eager=True,
         compilation_config={"mode": 0},
-        # "auto" reads the checkpoint's end tokens, as vLLM's users get them; its sampling defaults
-        # have no say because every one is set in `_greedy`.
+        # As vLLM's users get it; the file's sampling defaults have no say because every one is set
+        # in `_greedy`.
         generation_config="auto",
         load_format="safetensors",
         trust_remote_code=False,
@@ -171,16 +176,17 @@ def _inspect_in_process(registry: Any, architectures: list[str]) -> None:
             registry.register_model(name, registry.models[name].load_model_cls())
 
 
-def _kv_bytes(config: dict[str, Any], context_length: int) -> int:
+def _kv_bytes(config: dict[str, Any], context_length: int) -> int | None:
     """Float32 keys and values of one sequence, in whole blocks, with a margin of four.
 
-    2 x layers x KV heads x head size x 4 bytes per token. vLLM zeroes what it gets, and asking for
-    a gibibyte costs seconds.
+    2 x layers x KV heads x head size x 4 bytes per token. vLLM zeroes what it gets, and a gibibyte
+    costs seconds. None, vLLM's own choice, for a config that does not say (a nested one).
     """
-    heads = config["num_attention_heads"]
+    heads, layers = config.get("num_attention_heads"), config.get("num_hidden_layers")
+    if not heads or not layers:
+        return None
     size = config.get("head_dim") or config["hidden_size"] // heads
-    kv_heads = config.get("num_key_value_heads") or heads
-    token = 2 * config["num_hidden_layers"] * kv_heads * size * 4
+    token = 2 * layers * (config.get("num_key_value_heads") or heads) * size * 4
     blocks = -(-context_length // BLOCK_SIZE) + 4
     return int(blocks * BLOCK_SIZE * token)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pipeline import params
 from pipeline.errors import exits_cleanly
+from pipeline.evidence import read
 from pipeline.files import write_text
-from pipeline.report.evidence import read
 from pipeline.report.markdown import render
 from pipeline.report.metrics import metrics
 

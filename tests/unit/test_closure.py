@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runtimes", "conversions", "drift"),
     ("environment", "cells"),
     ("report",),
-    ("check",),
+    ("check", "evidence"),
     ("stages", "cli"),
 )
 SAME_LAYER_IS_FINE = {"__init__", "errors", "runtimes", "conversions", "drift", "report", "params"}

@@ -669,6 +669,15 @@ class TestExplain:
         assert f"  not compared with {F32}: {F32}: error: head_dim=8" in shown
         assert f"(tokens; somewhere after {ROOT_CELL}, verdict; somewhere after" in shown
 
+    def test_an_inherited_change_is_marked_where_it_began(self) -> None:
+        def answer(each: CellSpec, prompt: PinnedPrompt) -> Completion:
+            return completion(prompt, (3,) if each.runtime == "llamacpp" else (1, 2))
+
+        evidence = report_input(SMALL, prompts("clauses"), answer=answer)
+        blocks = explain_item(evidence, "clauses/c-001", {}).split("\n\n")
+        marked = [block for block in blocks if "← first changed here (tokens)" in block]
+        assert [block.split("  ")[0] for block in marked] == [F32]
+
     def test_prompt_ids_that_are_not_the_pinned_ones(self) -> None:
         def answer(each: CellSpec, prompt: PinnedPrompt) -> Completion:
             return completion(prompt, prompt_ids=(9,) if each.id == Q8 else None)

@@ -18,6 +18,7 @@ def read(project: params.Params) -> ReportInput:
         cells=tuple(cell.record for cell in found.values()),
         drift=drift,
         scores=tuple(load_lines(EvalsetScore, cells.SUMMARY)),
+        asked={name: cells.asked(project, cell.record) for name, cell in found.items()},
         item_scores={name: cell.scores for name, cell in found.items()},
         completions={name: cell.completions for name, cell in found.items()},
         prompts=cells.pinned(),
