@@ -219,7 +219,7 @@ def _report(folder: Path, encoder: Encoder) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--steps", type=int, default=2600)
     train(parser.parse_args().steps)
 
 

@@ -17,6 +17,8 @@ from pipeline.schema import Check, Completion, GoldenPrompt, ItemScore, PinnedPr
 
 CHECK: TypeAdapter[Check] = TypeAdapter(Check)
 IDS = (1, 5, 9)
+NO: dict[str, Any] = {"kind": "contains", "value": "never"}
+YES: dict[str, Any] = {"kind": "not_contains", "value": "never"}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from([0.5, 1.0]) | st.text("ab\n"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab"), inner, max_size=3),
@@ -339,6 +341,28 @@ def test_every_answer_gets_a_bounded_score_and_a_safe_detail(
         assert bool(result.detail) == (result.score < 1)
 
 
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ({"kind": "sql_equal", "value": "SELECT a FROM t"}, 'SELECT "\x1b[2J" FROM t'),
+        ({"kind": "json_equal", "value": {"a": 1}}, '{"a": "\u202e\u009b31m"}'),
+        ({"kind": "json_equal", "value": {}}, json.dumps({f"k{n}": "x" for n in range(99)})),
+        ({"kind": "json_schema", "json_schema": {"maxLength": 1}}, json.dumps("\u202ex" * 99)),
+    ],
+)
+def test_a_detail_that_quotes_the_answer_is_short_and_escaped(
+    rule: dict[str, Any], text: str
+) -> None:
+    detail = finding(text, **rule).detail
+    assert detail.isprintable()
+    assert 0 < len(detail) < 200
+
+
+def test_weights_of_any_size_average() -> None:
+    item = item_of(NO | {"weight": 1.5e308}, YES | {"weight": 1.5e308}, YES | {"weight": 5e-324})
+    assert grade(item, PROMPT, answer("x"), "cell").score == 0.5
+
+
 @given(st.text())
 def test_the_reference_itself_is_always_correct(reference: str) -> None:
     item = item_of({"kind": "exact"}, {"kind": "exact", "strip": True}, reference=reference)
@@ -358,9 +382,6 @@ def test_a_number_as_python_writes_it_is_found(value: float, around: str) -> Non
 
 
 # -------------------------------------------------------------------------------------- states
-
-NO: dict[str, Any] = {"kind": "contains", "value": "never"}
-YES: dict[str, Any] = {"kind": "not_contains", "value": "never"}
 
 
 @pytest.mark.parametrize(
