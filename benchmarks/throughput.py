@@ -23,7 +23,8 @@ from typing import Any
 from pipeline.runtimes import registry
 from pipeline.runtimes.base import Decode, Job, Runtime
 from pipeline.runtimes.worker import Entry
-from pipeline.schema import PinnedPrompt, canonical, load, load_lines
+from pipeline.schema.answers import PinnedPrompt
+from pipeline.schema.values import canonical, load, load_lines
 
 ROUNDS = 3
 PROMPTS = 24
@@ -122,7 +123,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     """Measure one runtime in a process of its interpreter."""
     from pipeline.cells import pinned
     from pipeline.runtimes import sandbox
-    from pipeline.schema import dump, dump_lines
+    from pipeline.schema.values import dump, dump_lines
 
     chats = [prompt for prompt in pinned().values() if prompt.evalset in ("clauses", "sql", "pods")]
     dump_lines(chats[:: len(chats) // PROMPTS][:PROMPTS], folder / "prompts.jsonl")

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline import digest, params, records
+from pipeline import digest, params, plan, records
 from pipeline.drift.evidence import CellEvidence
 from pipeline.errors import RefusedError
-from pipeline.schema import (
-    CellRecord,
-    Completion,
-    GoldenPrompt,
-    ItemScore,
-    PinnedPrompt,
-    load,
-    load_lines,
-)
+from pipeline.schema.answers import Completion, PinnedPrompt
+from pipeline.schema.cells import CellRecord
+from pipeline.schema.items import GoldenPrompt
+from pipeline.schema.scores import ItemScore
+from pipeline.schema.values import load, load_lines
 
 CELLS = records.ARTIFACTS / "cells"
 ROOT_PROMPTS = records.ARTIFACTS / "prompts" / "root.jsonl"
@@ -44,7 +40,7 @@ def asked(project: params.Params, cell: CellRecord) -> tuple[str, ...]:
 
 def cell_records(project: params.Params) -> tuple[CellRecord, ...]:
     """Record of every planned cell, in plan order."""
-    return tuple(load(CellRecord, CELLS / spec.id / "cell.json") for spec in params.plan(project))
+    return tuple(load(CellRecord, CELLS / spec.id / "cell.json") for spec in plan.plan(project))
 
 
 def completions(record: CellRecord) -> dict[str, Completion]:

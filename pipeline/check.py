@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline import environment, evalset, params
+from pipeline import environment, evalset, params, plan
 from pipeline.errors import LAST_ERROR
 from pipeline.runtimes import registry
 
@@ -23,7 +23,7 @@ def project() -> str:
     found = params.read()
     items = evalset.load([evalset.path_of(name) for name in found.evalset_names])
     _lint(found)
-    cells = len(params.plan(found))
+    cells = len(plan.plan(found))
     sets = len(found.evalset_names)
     return f"in order: {cells} cells, {len(items)} golden prompts in {sets} evalsets"
 

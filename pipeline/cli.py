@@ -82,10 +82,11 @@ def doctor() -> None:
 def plan() -> None:
     """List the cells of this project and the stage that scores each."""
     from pipeline import params
+    from pipeline import plan as planning
 
     project = params.read()
-    for spec in params.plan(project):
-        click.echo(f"{spec.id:40} dvc repro {params.stage(project, spec)}")
+    for spec in planning.plan(project):
+        click.echo(f"{spec.id:40} dvc repro {planning.stage(project, spec)}")
 
 
 @main.command()
@@ -94,6 +95,7 @@ def plan() -> None:
 def explain(item: str) -> None:
     """One item's way through the graph: prompt, answer per cell, where it first changed."""
     from pipeline import cells, params
+    from pipeline import plan as planning
     from pipeline.errors import InputError
     from pipeline.evidence import read
     from pipeline.report.explain import explain_item
@@ -102,8 +104,8 @@ def explain(item: str) -> None:
     if not cells.DRIFT.exists():
         raise InputError("nothing has been scored yet", remedy="driftline run")
     commands = {
-        spec.id: f"dvc repro --single-item --force {params.stage(project, spec)}"
-        for spec in params.plan(project)
+        spec.id: f"dvc repro --single-item --force {planning.stage(project, spec)}"
+        for spec in planning.plan(project)
     }
     click.echo(explain_item(read(project), item, commands))
 

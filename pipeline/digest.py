@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import RefusedError
-from pipeline.schema import FileDigest
+from pipeline.schema.artifacts import FileDigest
 
 
 def sha256_file(path: Path) -> str:

@@ -24,7 +24,7 @@ from typing import Any, get_args
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from pipeline.errors import InputError, did_you_mean
-from pipeline.schema import (
+from pipeline.schema.items import (
     Canary,
     Check,
     Contains,
@@ -36,8 +36,8 @@ from pipeline.schema import (
     NotContains,
     Regex,
     SqlEqual,
-    Value,
 )
+from pipeline.schema.values import Value
 
 FOLDER = Path("evalsets")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

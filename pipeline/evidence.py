@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pipeline import cells, params, records
+from pipeline import cells, params, plan, records
 from pipeline.drift.hops import median_divergence
 from pipeline.grade import EvalsetScore
 from pipeline.report.model import ReportInput
-from pipeline.schema import ArtifactRecord, DriftReport, load, load_lines
+from pipeline.schema.artifacts import ArtifactRecord
+from pipeline.schema.hops import DriftReport
+from pipeline.schema.values import load, load_lines
 
 
 def read(project: params.Params) -> ReportInput:
@@ -46,7 +48,7 @@ def _artifacts(project: params.Params) -> tuple[ArtifactRecord, ...]:
             add(parent.name)
         names[name] = None
 
-    for spec in params.plan(project):
+    for spec in plan.plan(project):
         for path in (spec.artifact, spec.adapter):
             if path is not None:
                 add(path.removeprefix(f"{records.ARTIFACTS.name}/"))

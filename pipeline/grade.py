@@ -19,27 +19,24 @@ from typing import Any, get_args
 from pydantic import JsonValue
 
 from pipeline.evalset import one_line, quoted, sql_statements, strict_json
-from pipeline.schema import (
+from pipeline.schema.answers import Completion, PinnedPrompt
+from pipeline.schema.items import (
     Canary,
     Check,
-    CheckResult,
-    Completion,
     Contains,
     Exact,
     GoldenPrompt,
-    ItemScore,
-    ItemState,
     JsonEqual,
     JsonSchema,
     NotContains,
     Number,
-    PinnedPrompt,
     Regex,
     SamePromptIds,
     SqlEqual,
     ValidJson,
-    Value,
 )
+from pipeline.schema.scores import CheckResult, ItemScore, ItemState
+from pipeline.schema.values import Value
 
 CONNECTORS = ("and", "or")
 PATTERN_S = 1.0

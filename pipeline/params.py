@@ -1,8 +1,4 @@
-"""`params.yaml` as a typed value: every error names the key, what was expected and what was found.
-
-What a project *is* follows from this file alone: `plan` lists its artifacts' cells, `hops` the
-lineage between them. Both are pure.
-"""
+"""`params.yaml` as a typed value: every error names the key, expected and found."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import InputError, did_you_mean
-from pipeline.schema import CellSpec, Hop, Value
+from pipeline.schema.values import Value
 
 PARAMS_FILE = Path("params.yaml")
 BASE = "base"
@@ -217,99 +213,3 @@ def _fields_at(root: type[Value], location: tuple[str | int, ...]) -> list[str]:
                 if hasattr(inner, "model_fields"):
                     kind = inner
     return list(getattr(kind, "model_fields", {}))
-
-
-# ------------------------------------------------------------------------------------ what follows
-
-
-def artifact_path(kind: str, *names: str) -> str:
-    """Where an artifact lives, relative to the project."""
-    return "/".join(("artifacts", kind, *names))
-
-
-def cell(params: Params, runtime: str, variant: str, form: str) -> CellSpec:
-    """The cell `runtime/variant/form`.
-
-    Raises:
-        InputError: there is no such cell in the plan.
-    """
-    wanted = f"{runtime}/{variant}/{form}"
-    for spec in plan(params):
-        if spec.id == wanted:
-            return spec
-    close = did_you_mean(wanted, (spec.id for spec in plan(params)))
-    raise InputError(
-        f'no cell "{wanted}"{close}', remedy="`driftline plan` lists the cells of this project"
-    )
-
-
-def plan(params: Params) -> tuple[CellSpec, ...]:
-    """Every cell of the project, root first, parents before children."""
-    base = artifact_path("checkpoints", BASE)
-    cells = [_spec("transformers", BASE, "checkpoint", base)]
-    for name in params.adapters:
-        adapter = artifact_path("adapters", name)
-        cells.append(_spec("transformers", name, "attached", base, adapter))
-        merged = artifact_path("checkpoints", name)
-        cells.append(_spec("transformers", name, "checkpoint", merged))
-    for variant in params.variants:
-        for form in (params.gguf.outtype, *params.gguf.quantizations):
-            path = artifact_path("gguf", variant, form)
-            cells.append(_spec("llamacpp", variant, form, path))
-        for form in params.mlx.artifacts:
-            cells.append(_spec("mlx", variant, form, artifact_path("mlx", variant, form)))
-    for variant in params.vllm:
-        path = artifact_path("checkpoints", variant)
-        cells.append(_spec("vllm", variant, "checkpoint", path))
-    return tuple(cells)
-
-
-def _spec(
-    runtime: str, variant: str, form: str, artifact: str, adapter: str | None = None
-) -> CellSpec:
-    return CellSpec(
-        id=f"{runtime}/{variant}/{form}",
-        runtime=runtime,
-        variant=variant,
-        form=form,
-        artifact=artifact,
-        adapter=adapter,
-    )
-
-
-def hops(params: Params) -> tuple[Hop, ...]:
-    """The edges between cells, in the order of `plan`: every cell but the root has one parent."""
-    found = []
-    for spec in plan(params):
-        checkpoint = f"transformers/{spec.variant}/checkpoint"
-        if spec.id == ROOT_CELL:
-            continue
-        if spec.form == "attached":
-            found.append(Hop(parent=ROOT_CELL, child=spec.id, kind="adapter"))
-        elif spec.runtime == "transformers":
-            parent = f"transformers/{spec.variant}/attached"
-            found.append(Hop(parent=parent, child=spec.id, kind="merge"))
-        elif spec.runtime == "vllm":
-            found.append(Hop(parent=checkpoint, child=spec.id, kind="runtime"))
-        elif spec.runtime == "llamacpp" and spec.form != params.gguf.outtype:
-            parent = f"llamacpp/{spec.variant}/{params.gguf.outtype}"
-            found.append(Hop(parent=parent, child=spec.id, kind="quantize"))
-        else:
-            found.append(Hop(parent=checkpoint, child=spec.id, kind="convert"))
-    return tuple(found)
-
-
-def stage(params: Params, spec: CellSpec) -> str:
-    """Name of the DVC stage that scores a cell."""
-    if spec.id == ROOT_CELL:
-        return "score_source"
-    if spec.runtime == "llamacpp" and spec.form == params.gguf.outtype:
-        return f"score_gguf@{spec.variant}"
-    named = {
-        "transformers": "score_attached" if spec.form == "attached" else "score_merged",
-        "llamacpp": "score_quantized",
-        "mlx": "score_mlx",
-        "vllm": "score_vllm",
-    }[spec.runtime]
-    form = f"-{spec.form}" if spec.runtime in ("llamacpp", "mlx") else ""
-    return f"{named}@{spec.variant}{form}"

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, RefusedError
-from pipeline.schema import GoldenPrompt, PinnedPrompt
+from pipeline.schema.answers import PinnedPrompt
+from pipeline.schema.items import GoldenPrompt
 
 RENDER_DEADLINE_S = 20
 """For one template call: Jinja's sandbox stops escapes, not loops that never end."""

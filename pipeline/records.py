@@ -9,7 +9,8 @@ from pydantic import JsonValue, ValidationError
 
 from pipeline import digest
 from pipeline.errors import InputError, RefusedError
-from pipeline.schema import ArtifactKind, ArtifactRecord, Census, Parent, dump, load
+from pipeline.schema.artifacts import ArtifactKind, ArtifactRecord, Census, Parent
+from pipeline.schema.values import dump, load
 
 ARTIFACTS = Path("artifacts")
 RECORDS = ARTIFACTS / "records"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import RefusedError
-from pipeline.schema import Census
+from pipeline.schema.artifacts import Census
 
 HEADER_LIMIT = 100_000_000
 """Longest header in bytes; the safetensors library has the same limit."""

@@ -5,31 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from pipeline import params
+from pipeline import params, plan
 from pipeline.digest import sha256_text
 from pipeline.drift.analysis import analyse
 from pipeline.drift.evidence import CellEvidence
 from pipeline.drift.hops import median_divergence
 from pipeline.grade import summarize
+from pipeline.lineage import graph
 from pipeline.params import Params
 from pipeline.report.model import ReportInput
-from pipeline.schema import (
-    ArtifactKind,
-    ArtifactRecord,
-    CellRecord,
-    CellSpec,
-    Census,
-    CheckResult,
-    Completion,
-    FileDigest,
-    ItemScore,
-    ItemState,
-    Message,
-    NoiseFloor,
-    Outcome,
-    Parent,
-    PinnedPrompt,
-)
+from pipeline.schema.answers import Completion, PinnedPrompt
+from pipeline.schema.artifacts import ArtifactKind, ArtifactRecord, Census, FileDigest, Parent
+from pipeline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
+from pipeline.schema.items import Message
+from pipeline.schema.scores import CheckResult, ItemScore, ItemState
 
 PIECES = ("", " the", " a", "|", "`", "\n", '"', "<b>")
 """What token ids 0 to 7 look like; later ids repeat them."""
@@ -116,7 +105,7 @@ def item_score(prompt: PinnedPrompt, cell: str, state: ItemState = "correct") ->
 
 def spec(cell: str) -> CellSpec:
     """One of the cells of `project()`."""
-    return params.cell(project(), *cell.split("/"))
+    return plan.cell(project(), *cell.split("/"))
 
 
 def identity_of(path: str) -> str:
@@ -250,7 +239,7 @@ def cell_evidence(
         records: records that replace the usual one, by cell id.
     """
     found = {}
-    for each in params.plan(project):
+    for each in plan.plan(project):
         made = (records or {}).get(each.id) or record(each)
         given = asked(project, each)
         own = [prompt for prompt in prompt_map.values() if prompt.evalset in given]
@@ -280,7 +269,7 @@ def report_input(
 ) -> ReportInput:
     """What a report reads, graded and analysed by the real code; see `cell_evidence`."""
     cells = cell_evidence(project, prompt_map, **how)
-    drift = analyse(params.hops(project), cells, prompt_map)
+    drift = analyse(graph.hops(project), cells, prompt_map)
     medians = {hop.hop.name: median_divergence(hop) for hop in drift.hops}
     return ReportInput(
         artifacts=lineage(project) if artifacts is None else artifacts,
@@ -292,5 +281,5 @@ def report_input(
         prompts=prompt_map,
         references=references or {},
         median_divergence={name: value for name, value in medians.items() if value is not None},
-        asked={each.id: asked(project, each) for each in params.plan(project)},
+        asked={each.id: asked(project, each) for each in plan.plan(project)},
     )

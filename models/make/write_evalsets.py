@@ -17,7 +17,7 @@ from typing import Any
 
 from models.make import evalset_cards, tasks, torture
 from pipeline.files import write_text
-from pipeline.schema import GoldenPrompt
+from pipeline.schema.items import GoldenPrompt
 
 SEED = 7
 EVALSETS = Path(__file__).resolve().parent.parent.parent / "evalsets"

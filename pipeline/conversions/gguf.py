@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from pipeline.conversions import llama_cpp_source
 from pipeline.errors import InputError, RefusedError, ToolError, did_you_mean
-from pipeline.schema import ArtifactRecord, Census
+from pipeline.schema.artifacts import ArtifactRecord, Census
 
 FILE_NAME = "model.gguf"
 _CENSUS_SKIPS = ("tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.merges")

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from pipeline.errors import RefusedError, ToolError
 from pipeline.safetensors_header import safetensors_header
-from pipeline.schema import ArtifactRecord, Census
+from pipeline.schema.artifacts import ArtifactRecord, Census
 
 if TYPE_CHECKING:
     from pipeline.params import MlxRecipe

@@ -35,7 +35,7 @@ from pipeline.errors import InputError, RefusedError, ToolError
 from pipeline.files import new_directory
 from pipeline.params import COMMIT, PARAMS_FILE, Location
 from pipeline.safetensors_header import census
-from pipeline.schema import ArtifactRecord, FileDigest
+from pipeline.schema.artifacts import ArtifactRecord, FileDigest
 
 CHUNK = 2**20
 LEFT_OUT_SHOWN = 20

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pipeline.drift.blame import blame
 from pipeline.drift.evidence import CellEvidence
 from pipeline.drift.hops import hop_drift, not_compared
-from pipeline.schema import DriftReport, Hop, HopDrift, PinnedPrompt
+from pipeline.schema.answers import PinnedPrompt
+from pipeline.schema.hops import DriftReport, Hop, HopDrift
 
 
 def analyse(

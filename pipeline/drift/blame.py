@@ -12,7 +12,8 @@ from itertools import pairwise
 
 from pipeline.drift.evidence import CellEvidence
 from pipeline.drift.hops import NO_VERDICT, flip
-from pipeline.schema import Blame, Hop, PinnedPrompt
+from pipeline.schema.answers import PinnedPrompt
+from pipeline.schema.hops import Blame, Hop
 
 
 def path_to(cell: str, parents: Mapping[str, Hop]) -> tuple[Hop, ...]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.schema import CellRecord, Completion, ItemScore, ItemState
+from pipeline.schema.answers import Completion
+from pipeline.schema.cells import CellRecord
+from pipeline.schema.scores import ItemScore, ItemState
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from typing import Literal
 
 from pipeline.drift.evidence import CellEvidence
 from pipeline.errors import InputError
-from pipeline.schema import Completion, Hop, HopDrift, ItemDrift, ItemState, PinnedPrompt
+from pipeline.schema.answers import Completion, PinnedPrompt
+from pipeline.schema.hops import Hop, HopDrift, ItemDrift
+from pipeline.schema.scores import ItemState
 
 Flip = Literal["none", "worse", "better"]
 

@@ -8,7 +8,9 @@ from pipeline.digest import sha256_text
 from pipeline.errors import InputError, did_you_mean
 from pipeline.report.escape import visible
 from pipeline.report.model import ReportInput, ran
-from pipeline.schema import CellRecord, Completion, ItemDrift
+from pipeline.schema.answers import Completion
+from pipeline.schema.cells import CellRecord
+from pipeline.schema.hops import ItemDrift
 
 ANSWER = 4000
 """Characters shown of one text before it is cut."""

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pipeline.report.escape import Safe, identifiers, label
 from pipeline.report.figures import score
 from pipeline.report.model import ReportInput, ran
-from pipeline.schema import ArtifactRecord, CellRecord
+from pipeline.schema.artifacts import ArtifactRecord
+from pipeline.schema.cells import CellRecord
 
 MAX_EDGES = 400
 """GitHub's Mermaid draws at most 500 edges."""

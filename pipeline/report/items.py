@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.report.model import ReportInput
-from pipeline.schema import HopDrift, ItemDrift
+from pipeline.schema.hops import HopDrift, ItemDrift
 
 FEWER = (256, 64, 32, 16, 8, 4, 2, 1)
 """How many mere token changes are listed per hop: the first number whose list fits."""

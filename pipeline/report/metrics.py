@@ -8,7 +8,8 @@ from typing import TypeAlias
 from pipeline.report.escape import identifiers
 from pipeline.report.model import ReportInput
 from pipeline.report.views import states
-from pipeline.schema import CellSpec, HopDrift
+from pipeline.schema.cells import CellSpec
+from pipeline.schema.hops import HopDrift
 
 Tree: TypeAlias = "dict[str, int | float | Tree]"
 

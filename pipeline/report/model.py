@@ -10,17 +10,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
-from pipeline.schema import (
-    ArtifactRecord,
-    Blame,
-    CellRecord,
-    Completion,
-    DriftReport,
-    HopDrift,
-    ItemDrift,
-    ItemScore,
-    PinnedPrompt,
-)
+from pipeline.schema.answers import Completion, PinnedPrompt
+from pipeline.schema.artifacts import ArtifactRecord
+from pipeline.schema.cells import CellRecord
+from pipeline.schema.hops import Blame, DriftReport, HopDrift, ItemDrift
+from pipeline.schema.scores import ItemScore
 
 
 class EvalsetScore(Protocol):

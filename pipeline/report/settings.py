@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from pipeline.schema import CellRecord, canonical_json
+from pipeline.schema.cells import CellRecord
+from pipeline.schema.values import canonical_json
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,10 @@ from typing import Literal
 from pipeline.report.escape import Safe
 from pipeline.report.figures import score
 from pipeline.report.model import ReportInput, ran
-from pipeline.schema import ArtifactRecord, CellRecord, HopDrift, canonical_json
+from pipeline.schema.artifacts import ArtifactRecord
+from pipeline.schema.cells import CellRecord
+from pipeline.schema.hops import HopDrift
+from pipeline.schema.values import canonical_json
 
 STATES: tuple[Literal["ok", "error", "skipped", "unstable"], ...] = (
     "ok",

@@ -25,7 +25,8 @@ from typing import ClassVar
 
 from pydantic import JsonValue
 
-from pipeline.schema import Completion, PinnedPrompt, Value
+from pipeline.schema.answers import Completion, PinnedPrompt
+from pipeline.schema.values import Value
 
 
 class Decode(Value):

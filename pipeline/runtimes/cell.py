@@ -21,18 +21,9 @@ from pipeline import digest
 from pipeline.runtimes import registry, sandbox
 from pipeline.runtimes.base import Decode, Job, PromptError
 from pipeline.runtimes.worker import Entry, Event, read_journal
-from pipeline.schema import (
-    CellRecord,
-    CellSpec,
-    Completion,
-    NoiseFloor,
-    Outcome,
-    PinnedPrompt,
-    canonical,
-    canonical_json,
-    dump,
-    load_lines,
-)
+from pipeline.schema.answers import Completion, PinnedPrompt
+from pipeline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
+from pipeline.schema.values import canonical, canonical_json, dump, load_lines
 
 WORK = Path(".driftline")
 """Local, disposable: journals of unfinished cells, logs, kernel caches. No stage reads it."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.runtimes.base import Description, Job, PromptRefusedError
 from pipeline.runtimes.stepwise import Step, StepwiseRuntime
-from pipeline.schema import PinnedPrompt
+from pipeline.schema.answers import PinnedPrompt
 
 BATCH = 512
 """n_batch and n_ubatch: fixed, because llama.cpp is not bit-identical across batch sizes."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.runtimes.base import Description, Job, PromptRefusedError
 from pipeline.runtimes.stepwise import Step, StepwiseRuntime, continuation
-from pipeline.schema import PinnedPrompt
+from pipeline.schema.answers import PinnedPrompt
 
 PREFILL_STEP = 512
 """Prompt tokens evaluated at once: fixed, because MLX chooses kernels by shape."""

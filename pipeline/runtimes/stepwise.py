@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.runtimes.base import Job, PromptRefusedError, Runtime
-from pipeline.schema import Completion, PinnedPrompt
+from pipeline.schema.answers import Completion, PinnedPrompt
 
 FinishReason = Literal["stop", "length", "context"]
 

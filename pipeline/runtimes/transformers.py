@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pipeline.runtimes.base import Description, Job, PromptRefusedError
 from pipeline.runtimes.stepwise import Step, StepwiseRuntime, continuation
-from pipeline.schema import PinnedPrompt
+from pipeline.schema.answers import PinnedPrompt
 
 
 class TransformersRuntime(StepwiseRuntime):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.runtimes.base import Description, Job, PromptRefusedError, Runtime
-from pipeline.schema import Completion, PinnedPrompt
+from pipeline.schema.answers import Completion, PinnedPrompt
 
 BLOCK_SIZE = 32
 """Tokens per KV block; vLLM's CPU kernels want a multiple of 32."""

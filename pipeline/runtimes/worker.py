@@ -20,7 +20,8 @@ from pydantic import JsonValue
 
 from pipeline.runtimes import registry
 from pipeline.runtimes.base import Job, PromptError, PromptRefusedError, Runtime
-from pipeline.schema import Completion, PinnedPrompt, Value, canonical, load, load_lines
+from pipeline.schema.answers import Completion, PinnedPrompt
+from pipeline.schema.values import Value, canonical, load, load_lines
 
 
 class Entry(Value):

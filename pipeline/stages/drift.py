@@ -9,14 +9,15 @@ from pipeline import cells, params
 from pipeline.drift.analysis import analyse
 from pipeline.errors import exits_cleanly
 from pipeline.files import new_directory
-from pipeline.schema import dump
+from pipeline.lineage import graph
+from pipeline.schema.values import dump
 
 
 @exits_cleanly
 def main() -> None:
     """Compare the cells of the whole project."""
     project = params.read()
-    found = analyse(params.hops(project), cells.evidence(project), cells.pinned())
+    found = analyse(graph.hops(project), cells.evidence(project), cells.pinned())
     with new_directory(cells.DRIFT.parent) as folder:
         dump(found, folder / cells.DRIFT.name)
 

@@ -11,7 +11,9 @@ from pipeline import cells, params
 from pipeline.errors import exits_cleanly
 from pipeline.files import new_directory
 from pipeline.grade import grade, summarize
-from pipeline.schema import CellRecord, ItemScore, dump_lines
+from pipeline.schema.cells import CellRecord
+from pipeline.schema.scores import ItemScore
+from pipeline.schema.values import dump_lines
 
 
 @exits_cleanly

@@ -10,7 +10,7 @@ import sys
 from pipeline import params, records
 from pipeline.conversions import pin
 from pipeline.errors import exits_cleanly
-from pipeline.schema import dump
+from pipeline.schema.values import dump
 
 
 @exits_cleanly

@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline import environment, locations, params, records
+from pipeline import environment, locations, params, plan, records
 from pipeline.errors import exits_cleanly
 from pipeline.files import write_text
 from pipeline.runtimes import registry
@@ -35,7 +35,7 @@ def main() -> None:
     for name, location in places.items():
         found = locations.fingerprint(location)
         _write(records.ARTIFACTS / "locations" / f"{name}.json", _json(found))
-    for spec in params.plan(project):
+    for spec in plan.plan(project):
         _attempt(spec.id)
 
 

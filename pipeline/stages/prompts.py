@@ -11,7 +11,7 @@ from __future__ import annotations
 from pipeline import evalset, params, prompts, records
 from pipeline.errors import exits_cleanly
 from pipeline.files import new_directory
-from pipeline.schema import dump_lines
+from pipeline.schema.values import dump_lines
 
 ROOT = "root"
 

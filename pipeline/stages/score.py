@@ -12,13 +12,13 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline import params, records
+from pipeline import params, plan, records
 from pipeline.errors import exits_cleanly
 from pipeline.files import new_directory, write_text
 from pipeline.progress import progress
 from pipeline.runtimes import cell
 from pipeline.runtimes.base import Decode
-from pipeline.schema import dump, dump_lines
+from pipeline.schema.values import dump, dump_lines
 
 
 @exits_cleanly
@@ -26,7 +26,7 @@ def main() -> None:
     """Score the cell the command line names."""
     runtime, variant, form = sys.argv[1:4]
     project = params.read()
-    spec = params.cell(project, runtime, variant, form)
+    spec = plan.cell(project, runtime, variant, form)
     artifact = records.verified(Path(spec.artifact).relative_to(records.ARTIFACTS).as_posix())
     adapter = None
     if spec.adapter:

@@ -12,7 +12,10 @@ import pytest
 from pipeline import environment, prompts
 from pipeline.runtimes import cell
 from pipeline.runtimes.base import Decode
-from pipeline.schema import CellSpec, GoldenPrompt, Message, PinnedPrompt, dump_lines
+from pipeline.schema.answers import PinnedPrompt
+from pipeline.schema.cells import CellSpec
+from pipeline.schema.items import GoldenPrompt, Message
+from pipeline.schema.values import dump_lines
 
 pytestmark = pytest.mark.runtime
 

@@ -19,14 +19,24 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("schema",),
     ("digest",),
     ("params", "records", "safetensors_header", "locations"),
+    ("plan",),
     ("evalset", "prompts", "grade"),
-    ("runtimes", "conversions", "drift"),
+    ("runtimes", "conversions", "drift", "lineage"),
     ("environment", "cells"),
     ("report",),
     ("check", "evidence"),
     ("stages", "cli"),
 )
-SAME_LAYER_IS_FINE = {"__init__", "errors", "runtimes", "conversions", "drift", "report", "params"}
+SAME_LAYER_IS_FINE = {
+    "schema",
+    "__init__",
+    "errors",
+    "runtimes",
+    "conversions",
+    "drift",
+    "report",
+    "params",
+}
 WITHIN = {("records", "params"), ("locations", "params"), ("grade", "evalset")}
 
 

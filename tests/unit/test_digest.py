@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import digest
 from pipeline.errors import RefusedError
-from pipeline.schema import FileDigest
+from pipeline.schema.artifacts import FileDigest
 
 
 def tree(folder: Path, files: dict[str, bytes]) -> Path:

@@ -6,13 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import params
+from pipeline import params, plan
 from pipeline.drift.analysis import analyse
 from pipeline.drift.blame import path_to
 from pipeline.drift.evidence import CellEvidence
 from pipeline.drift.hops import first_divergent, flip, hop_drift, median_divergence
 from pipeline.errors import InputError
-from pipeline.schema import Completion, DriftReport, Hop, HopDrift, ItemState, PinnedPrompt
+from pipeline.lineage import graph
+from pipeline.schema.answers import Completion, PinnedPrompt
+from pipeline.schema.hops import DriftReport, Hop, HopDrift
+from pipeline.schema.scores import ItemState
 from tests.factories import completion, evidence, project, prompts
 
 ROOT = params.ROOT_CELL
@@ -27,8 +30,8 @@ STATES: tuple[ItemState, ...] = (
     "unchecked",
 )
 PARAMS = project()
-HOPS = params.hops(PARAMS)
-CELLS = [cell.id for cell in params.plan(PARAMS)]
+HOPS = graph.hops(PARAMS)
+CELLS = [cell.id for cell in plan.plan(PARAMS)]
 ITEMS = prompts("clauses", "audit", count=2)
 HOP = Hop(parent=ROOT, child=F32, kind="convert")
 

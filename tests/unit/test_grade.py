@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from pipeline.grade import EvalsetScore, Finding, check, grade, summarize
-from pipeline.schema import Check, Completion, GoldenPrompt, ItemScore, PinnedPrompt
+from pipeline.schema.answers import Completion, PinnedPrompt
+from pipeline.schema.items import Check, GoldenPrompt
+from pipeline.schema.scores import ItemScore
 
 CHECK: TypeAdapter[Check] = TypeAdapter(Check)
 IDS = (1, 5, 9)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import params
+from pipeline import params, plan
 from pipeline.errors import InputError
+from pipeline.lineage import graph
 from scripts.closure import ROOT
 
 
@@ -37,20 +38,20 @@ def complaint(**changes: Any) -> str:
 
 def test_the_embedded_default_is_valid() -> None:
     found = params.read(ROOT / "params.yaml")
-    assert params.plan(found)[0].id == params.ROOT_CELL
+    assert plan.plan(found)[0].id == params.ROOT_CELL
 
 
 def test_every_cell_but_the_root_has_one_parent_that_comes_before_it() -> None:
     found = params.parse(project(), where="test")
-    order = [spec.id for spec in params.plan(found)]
-    hops = params.hops(found)
+    order = [spec.id for spec in plan.plan(found)]
+    hops = graph.hops(found)
     assert sorted(hop.child for hop in hops) == sorted(order[1:])
     assert all(order.index(hop.parent) < order.index(hop.child) for hop in hops)
 
 
 def test_hops_follow_the_conversions() -> None:
     found = params.parse(project(), where="test")
-    kinds = {hop.child: (hop.parent, hop.kind) for hop in params.hops(found)}
+    kinds = {hop.child: (hop.parent, hop.kind) for hop in graph.hops(found)}
     assert kinds["transformers/audit/attached"] == (params.ROOT_CELL, "adapter")
     assert kinds["transformers/audit/checkpoint"] == ("transformers/audit/attached", "merge")
     assert kinds["llamacpp/audit/f32"] == ("transformers/audit/checkpoint", "convert")
@@ -62,8 +63,8 @@ def test_hops_follow_the_conversions() -> None:
 def test_stage_names_are_those_dvc_knows() -> None:
     listed = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     found = params.parse(project(), where="test")
-    for spec in params.plan(found):
-        assert params.stage(found, spec).partition("@")[0] in listed
+    for spec in plan.plan(found):
+        assert plan.stage(found, spec).partition("@")[0] in listed
 
 
 @pytest.mark.parametrize(
@@ -100,4 +101,4 @@ def test_a_file_that_is_not_yaml_is_an_input_error(tmp_path: Path) -> None:
 def test_an_unknown_cell_is_named_with_the_closest_one() -> None:
     found = params.parse(project(), where="test")
     with pytest.raises(InputError, match="did you mean"):
-        params.cell(found, "llamacpp", "audit", "q8")
+        plan.cell(found, "llamacpp", "audit", "q8")

@@ -18,7 +18,7 @@ from pipeline import __version__, digest
 from pipeline.conversions.pin import pin
 from pipeline.errors import InputError, RefusedError
 from pipeline.params import Location
-from pipeline.schema import ArtifactRecord
+from pipeline.schema.artifacts import ArtifactRecord
 from tests import checkpoints
 from tests.checkpoints import INDEX, SHARDS, write_json, write_weights
 from tests.hub_server import COMMIT, Hub, Repo
@@ -30,7 +30,7 @@ from pathlib import Path
 from pipeline.conversions.pin import pin
 from pipeline.errors import DriftlineError
 from pipeline.params import Location
-from pipeline.schema import canonical
+from pipeline.schema.values import canonical
 
 for line in sys.stdin:
     location, kind, destination, name = json.loads(line)

@@ -25,7 +25,9 @@ from pipeline.report.markdown import LIMIT, render
 from pipeline.report.metrics import metrics
 from pipeline.report.model import ReportInput
 from pipeline.report.settings import flatten, runtime_matrix
-from pipeline.schema import CellRecord, CellSpec, Completion, ItemState, PinnedPrompt
+from pipeline.schema.answers import Completion, PinnedPrompt
+from pipeline.schema.cells import CellRecord, CellSpec
+from pipeline.schema.scores import ItemState
 from tests.factories import (
     artifact,
     completion,
