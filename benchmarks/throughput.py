@@ -96,7 +96,7 @@ def cell(runtime: Runtime, prompts: Sequence[PinnedPrompt], journal: Path) -> tu
     with journal.open("w", encoding="utf-8") as lines:
         for prompt in prompts:
             completion = runtime.generate(prompt)
-            lines.write(canonical(Entry(turn=1, completion=completion)) + "\n")
+            lines.write(canonical(Entry(completion=completion)) + "\n")
             lines.flush()
             tokens += len(completion.output_ids)
     return tokens, time.perf_counter() - started
@@ -132,6 +132,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
         artifact=ARTIFACTS[name].absolute(),
         adapter=None,
         prompts=folder / "prompts.jsonl",
+        turn=1,
         journal=folder / "journal.jsonl",
         decode=Decode(context_length=512, stop=(), threads=1),
     )

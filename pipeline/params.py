@@ -96,11 +96,15 @@ class Decode(Value):
 
 
 class Limits(Value):
-    """What a cell's process may use: seconds, GiB of memory, threads of arithmetic."""
+    """What a cell's processes may use: threads of arithmetic, seconds and GiB of memory each.
+
+    A cell is two processes, one per turn; `workers` says how many of them run at once.
+    """
 
     threads: int = Field(gt=0)
     deadline_s: int = Field(default=3600, gt=0)
     memory_gib: float = Field(default=16, gt=0)
+    workers: Literal[1, 2] = 2
 
 
 class Params(Value):

@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import JsonValue
 
@@ -38,12 +38,17 @@ class Decode(Value):
 
 
 class Job(Value):
-    """What a worker needs to score one cell; paths are absolute, and stay in the process."""
+    """One turn of one cell: what a worker needs to answer every prompt once.
+
+    Turn 1 takes the prompts in order, turn 2, the noise floor, in reverse order in a process of its
+    own. Paths are absolute, and stay in the process.
+    """
 
     runtime: str
     artifact: Path
     adapter: Path | None
     prompts: Path
+    turn: Literal[1, 2]
     journal: Path
     decode: Decode
 
@@ -89,11 +94,3 @@ class Runtime(ABC):
         Raises:
             PromptRefusedError: this prompt cannot be answered; the reason is the message.
         """
-
-    def fresh_context(self) -> str:
-        """Forget everything but the weights, before the set is run a second time.
-
-        Returns:
-            A note for the noise floor: what was renewed, in a few words.
-        """
-        return "no state is kept between prompts"

@@ -1,7 +1,10 @@
-"""Score one cell in a child process, and turn whatever happens to it into a `CellRecord`.
+"""Score one cell in child processes, and turn whatever happens to them into a `CellRecord`.
+
+Every cell is run twice, each time in a process of its own: in order, and, for the noise floor, in
+reverse order. The two run side by side where memory allows (`CellLimits.workers`).
 
 A crash, a deadline or a runtime's own refusal is the outcome of this cell, never an exception: the
-other cells go on. Finished answers stay in the cell's journal until the cell is complete, keyed by
+other cells go on. Finished answers stay in the cell's journals until the cell is complete, keyed by
 everything that shaped them, so that an interrupted cell goes on where it stopped.
 """
 
@@ -13,9 +16,11 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from pipeline import digest
 from pipeline.runtimes import registry, sandbox
@@ -28,16 +33,20 @@ from pipeline.schema.values import canonical, canonical_json, dump, load_lines
 WORK = Path(".driftline")
 """Local, disposable: journals of unfinished cells, logs, kernel caches. No stage reads it."""
 
+Turn = Literal[1, 2]
+TURNS: tuple[Turn, ...] = (1, 2)
+
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, answers done, answers in all)."""
 
 
 @dataclass(frozen=True)
 class CellLimits:
-    """What a worker may use."""
+    """What the workers of a cell may use: each `deadline_s` and `memory_gib`, `workers` at once."""
 
     deadline_s: float
     memory_gib: float
+    workers: int = 2
 
 
 @dataclass(frozen=True)
@@ -51,8 +60,10 @@ class CellResult:
 
 @dataclass
 class _Run:
-    """What is known of a worker while and after it runs."""
+    """What is known of one turn's worker while and after it runs."""
 
+    turn: Turn
+    journal: Path
     last_item: str = ""
     raised: str = ""
     done: Event | None = None
@@ -92,14 +103,15 @@ def score(
         "prompts": prompts_sha256,
         "decode": decode.model_dump(mode="json"),
     }
-    journal = WORK / "journals" / f"{digest.sha256_text(canonical_json(facts))}.jsonl"
+    key = digest.sha256_text(canonical_json(facts))
+    runs = [_Run(turn, WORK / "journals" / f"{key}-{turn}.jsonl") for turn in TURNS]
     python = registry.interpreter(spec.runtime)
     if python is None or environment.get("missing"):
-        run, outcome = _Run(), _skipped(spec, environment)
+        outcome = _skipped(spec, environment)
     else:
-        run = _run_worker(spec, python, prompts, journal, decode, limits, progress)
-        outcome = _outcome(spec, run, limits)
-    entries = read_journal(journal) if outcome.state == "ok" else []
+        _run_workers(spec, python, runs, prompts, decode, limits, progress)
+        outcome = _outcome(spec, runs, limits)
+    described = runs[0].done
     record = CellRecord(
         cell=spec,
         outcome=outcome,
@@ -108,28 +120,23 @@ def score(
         prompts_sha256=prompts_sha256,
         completions_sha256=None,
         floor=None,
-        build=(run.done.build if run.done else None) or {},
-        settings=(run.done.settings if run.done else None) or {},
+        build=(described.build if described else None) or {},
+        settings=(described.settings if described else None) or {},
     )
     if outcome.state != "ok":
         return CellResult(record, (), ())
-    order = {prompt.key: place for place, prompt in enumerate(load_lines(PinnedPrompt, prompts))}
-    result = _collect(record, entries, order, fresh=run.done.fresh if run.done else "")
-    journal.unlink()
+    order = [prompt.key for prompt in load_lines(PinnedPrompt, prompts)]
+    result = _collect(record, [read_journal(run.journal) for run in runs], order)
+    for run in runs:
+        run.journal.unlink()
     return result
 
 
-def _collect(
-    record: CellRecord, entries: Iterable[Entry], order: dict[str, int], *, fresh: str
-) -> CellResult:
-    by_turn: dict[int, dict[str, Entry]] = {1: {}, 2: {}}
-    for entry in entries:
-        turn, key = entry.key
-        by_turn[turn][key] = entry
-    first = [by_turn[1][key] for key in sorted(by_turn[1], key=order.__getitem__)]
-    completions = tuple(entry.completion for entry in first if entry.completion)
-    second = {key: entry.completion for key, entry in by_turn[2].items()}
-    floor = noise_floor(completions, second, note=fresh)
+def _collect(record: CellRecord, turns: list[list[Entry]], order: list[str]) -> CellResult:
+    first, second = ({entry.key: entry for entry in turn} for turn in turns)
+    answered = [first[key] for key in order]
+    completions = tuple(entry.completion for entry in answered if entry.completion)
+    floor = noise_floor(completions, {key: entry.completion for key, entry in second.items()})
     lines = "".join(canonical(completion) + "\n" for completion in completions)
     outcome = record.outcome
     if floor.different:
@@ -147,13 +154,11 @@ def _collect(
     return CellResult(
         record=record.model_copy(update=changed),
         completions=completions,
-        errors=tuple(entry.error for entry in first if entry.error),
+        errors=tuple(entry.error for entry in answered if entry.error),
     )
 
 
-def noise_floor(
-    first: Iterable[Completion], second: dict[str, Completion | None], *, note: str
-) -> NoiseFloor:
+def noise_floor(first: Iterable[Completion], second: dict[str, Completion | None]) -> NoiseFloor:
     """The cell against itself: answers whose tokens differ, largest log-probability difference."""
     different, items, largest = [], 0, 0.0
     for completion in first:
@@ -164,9 +169,7 @@ def noise_floor(
             continue
         gaps = [abs(a - b) for a, b in zip(completion.logprobs, again.logprobs, strict=True)]
         largest = max([largest, *gaps])
-    return NoiseFloor(
-        items=items, different=tuple(different), max_logprob_difference=largest, note=note
-    )
+    return NoiseFloor(items=items, different=tuple(different), max_logprob_difference=largest)
 
 
 def _skipped(spec: CellSpec, environment: dict[str, Any]) -> Outcome:
@@ -178,51 +181,78 @@ def _skipped(spec: CellSpec, environment: dict[str, Any]) -> Outcome:
     )
 
 
-def _run_worker(
+def _run_workers(
     spec: CellSpec,
     python: Path,
+    runs: list[_Run],
     prompts: Path,
-    journal: Path,
     decode: Decode,
     limits: CellLimits,
     progress: Progress,
-) -> _Run:
-    name = spec.id.replace("/", "-")
+) -> None:
+    """Run every turn, `limits.workers` at once; what happens to each is noted in its `_Run`."""
+    for folder in ("journals", "jobs", "logs", "cache"):
+        (WORK / folder).mkdir(parents=True, exist_ok=True)
+    together = [runs] if limits.workers > 1 else [[run] for run in runs]
+    for group in together:
+        with tempfile.TemporaryDirectory() as temporary, ExitStack() as files:
+            # All are started before any thread is: nothing but exec may follow a fork.
+            started = [
+                _start(spec, python, run, prompts, decode, limits, Path(temporary), files)
+                for run in group
+            ]
+            with ThreadPoolExecutor(len(group)) as pool:
+                list(pool.map(lambda pair: _watch(pair[0], pair[1], limits, progress), started))
+
+
+def _start(
+    spec: CellSpec,
+    python: Path,
+    run: _Run,
+    prompts: Path,
+    decode: Decode,
+    limits: CellLimits,
+    temporary: Path,
+    files: ExitStack,
+) -> tuple[subprocess.Popen[bytes], _Run]:
+    name = f"{spec.id.replace('/', '-')}-{run.turn}"
     job = Job(
         runtime=spec.runtime,
         artifact=Path(spec.artifact).absolute(),
         adapter=Path(spec.adapter).absolute() if spec.adapter else None,
         prompts=prompts.absolute(),
-        journal=journal.absolute(),
+        turn=run.turn,
+        journal=run.journal.absolute(),
         decode=decode,
     )
-    for folder in ("journals", "jobs", "logs", "cache"):
-        (WORK / folder).mkdir(parents=True, exist_ok=True)
-    dump(job, WORK / "jobs" / f"{name}.json")
-    log_file = WORK / "logs" / f"{name}.log"
-    with log_file.open("wb") as log, tempfile.TemporaryDirectory() as temporary:
-        process = subprocess.Popen(
-            [str(python), "-m", "pipeline.runtimes.worker", str(WORK / "jobs" / f"{name}.json")],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=sandbox.environment(
-                threads=decode.threads,
-                cache=(WORK / "cache").absolute(),
-                temporary=Path(temporary),
-                extra=registry.RUNTIMES[spec.runtime].environment,
-            ),
-            preexec_fn=sandbox.confine(limits.memory_gib),  # noqa: PLW1509 - no thread runs yet
-            start_new_session=True,
-        )
-        return _watch(process, limits, progress, done=len(read_journal(journal)))
+    job_file = WORK / "jobs" / f"{name}.json"
+    dump(job, job_file)
+    own = temporary / str(run.turn)
+    own.mkdir()
+    process = subprocess.Popen(
+        [str(python), "-m", "pipeline.runtimes.worker", str(job_file)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=files.enter_context(_log(spec, run.turn).open("wb")),
+        env=sandbox.environment(
+            threads=decode.threads,
+            cache=(WORK / "cache").absolute(),
+            temporary=own,
+            extra=registry.RUNTIMES[spec.runtime].environment,
+        ),
+        preexec_fn=sandbox.confine(limits.memory_gib),  # noqa: PLW1509 - no thread runs yet
+        start_new_session=True,
+    )
+    return process, run
+
+
+def _log(spec: CellSpec, turn: Turn) -> Path:
+    return WORK / "logs" / f"{spec.id.replace('/', '-')}-{turn}.log"
 
 
 def _watch(
-    process: subprocess.Popen[bytes], limits: CellLimits, progress: Progress, *, done: int
-) -> _Run:
-    run = _Run()
-
+    process: subprocess.Popen[bytes], run: _Run, limits: CellLimits, progress: Progress
+) -> None:
     def expire() -> None:
         run.deadline_passed = True
         process.kill()
@@ -232,15 +262,16 @@ def _watch(
     try:
         if process.stdout is None:
             raise ValueError("the worker was started without a pipe")
-        _follow(process.stdout, run, progress, done)
+        _follow(process.stdout, run, progress)
         run.returncode = process.wait()
     finally:
         timer.cancel()
         process.kill()
-    return run
 
 
-def _follow(pipe: IO[bytes], run: _Run, progress: Progress, done: int) -> None:
+def _follow(pipe: IO[bytes], run: _Run, progress: Progress) -> None:
+    done = len(read_journal(run.journal))
+    title = "in order" if run.turn == 1 else "in reverse"
     for line in pipe:
         try:
             event = Event.model_validate(json.loads(line))
@@ -248,45 +279,35 @@ def _follow(pipe: IO[bytes], run: _Run, progress: Progress, done: int) -> None:
             continue  # a line cut short by a crash
         if event.event == "item":
             run.last_item = event.item
-            progress(event.item, done, event.total)
+            progress(f"{title}: {event.item}", done, event.total)
             done += 1
         elif event.event == "raised":
             run.raised = event.item
         elif event.event == "done":
             run.done = event
         else:
-            progress(event.event, done, 0)
+            progress(f"{title}: {event.event}", done, 0)
 
 
-def _outcome(spec: CellSpec, run: _Run, limits: CellLimits) -> Outcome:
-    log = WORK / "logs" / f"{spec.id.replace('/', '-')}.log"
+def _outcome(spec: CellSpec, runs: list[_Run], limits: CellLimits) -> Outcome:
+    """`ok` when every turn is; else what became of the first that is not."""
+    for run in runs:
+        if run.done is None or run.returncode != 0:
+            return _failure(spec, run, limits)
+    return Outcome(state="ok")
+
+
+def _failure(spec: CellSpec, run: _Run, limits: CellLimits) -> Outcome:
+    log = _log(spec, run.turn)
     again = f"dvc repro   (finished answers are kept; the runtime's own output: {log})"
-    if run.done is not None and run.returncode == 0:
-        return Outcome(state="ok")
+    kind: Literal["raised", "deadline", "crashed"] = "crashed"
+    reason, remedy = f"the worker process {_death(run.returncode)}", again
     if run.raised:
-        return Outcome(
-            state="error",
-            kind="raised",
-            reason=_one_line(run.raised),
-            remedy=f"read {log}",
-            last_item=run.last_item,
-        )
-    if run.deadline_passed:
-        reason = f"still running after {limits.deadline_s:g} s, stopped"
-        return Outcome(
-            state="error",
-            kind="deadline",
-            reason=reason,
-            remedy=f"raise limits.deadline_s in params.yaml, then {again}",
-            last_item=run.last_item,
-        )
-    return Outcome(
-        state="error",
-        kind="crashed",
-        reason=f"the worker process {_death(run.returncode)}",
-        remedy=again,
-        last_item=run.last_item,
-    )
+        kind, reason, remedy = "raised", _one_line(run.raised), f"read {log}"
+    elif run.deadline_passed:
+        kind, reason = "deadline", f"still running after {limits.deadline_s:g} s, stopped"
+        remedy = f"raise limits.deadline_s in params.yaml, then {again}"
+    return Outcome(state="error", kind=kind, reason=reason, remedy=remedy, last_item=run.last_item)
 
 
 def _death(returncode: int | None) -> str:

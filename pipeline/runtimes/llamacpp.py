@@ -62,15 +62,6 @@ class LlamaCppRuntime(StepwiseRuntime):
             verbose=False,
         )
 
-    def fresh_context(self) -> str:
-        """Open the file again: new weights mapping, new KV cache."""
-        self._llama.close()
-        self._llama = self._open()
-        import llama_cpp
-
-        self._vocab = llama_cpp.llama_model_get_vocab(self._llama.model)
-        return "model and context opened anew"
-
     def describe(self) -> Description:
         import llama_cpp
 

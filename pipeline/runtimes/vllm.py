@@ -61,9 +61,6 @@ class VllmRuntime(Runtime):
         }
         return Description(build=dict(build), settings=settings)
 
-    def fresh_context(self) -> str:
-        return "same engine; no prefix cache, so nothing is kept between prompts"
-
     def generate(self, prompt: PinnedPrompt) -> Completion:
         from vllm.exceptions import VLLMClientError
         from vllm.renderers.chat_utils import ChatTemplateResolutionError

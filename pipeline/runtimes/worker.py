@@ -1,4 +1,4 @@
-"""The child process of one cell: load once, answer every prompt twice, write each answer at once.
+"""The child process of one turn of a cell: load, answer every prompt, write each answer at once.
 
     python -m pipeline.runtimes.worker JOB.json
 
@@ -25,19 +25,18 @@ from pipeline.schema.values import Value, canonical, load, load_lines
 
 
 class Entry(Value):
-    """One line of the journal: what a prompt gave in pass 1 (in order) or 2 (in reverse order)."""
+    """One line of the journal: what one prompt gave."""
 
-    turn: Literal[1, 2]
     completion: Completion | None = None
     error: PromptError | None = None
 
     @property
-    def key(self) -> tuple[int, str]:
-        """(pass, `evalset/id`)."""
+    def key(self) -> str:
+        """`evalset/id`."""
         found = self.completion or self.error
         if found is None:
             raise ValueError("a journal entry holds a completion or an error")
-        return self.turn, f"{found.evalset}/{found.id}"
+        return f"{found.evalset}/{found.id}"
 
 
 class Event(Value):
@@ -48,7 +47,6 @@ class Event(Value):
     total: int = 0
     build: dict[str, JsonValue] | None = None
     settings: dict[str, JsonValue] | None = None
-    fresh: str = ""
 
 
 def read_journal(path: Path) -> list[Entry]:
@@ -64,36 +62,24 @@ def run(job: Job, runtime: Runtime, say: int) -> None:
     prompts = list(load_lines(PinnedPrompt, job.prompts))
     finished = read_journal(job.journal)
     done = {entry.key for entry in finished}
-    orders: tuple[tuple[Literal[1, 2], Sequence[PinnedPrompt]], ...] = (
-        (1, prompts),
-        (2, prompts[::-1]),
-    )
-    fresh = ""
     with job.journal.open("w", encoding="utf-8") as journal:
         # Written again whole, so that a line a crash cut short is gone before the next one follows.
         journal.writelines(canonical(entry) + "\n" for entry in finished)
-        for turn, ordered in orders:
-            if turn == 2:
-                fresh = runtime.fresh_context()
-            for prompt in ordered:
-                if (turn, prompt.key) in done:
-                    continue
-                _tell(say, Event(event="item", item=prompt.key, total=2 * len(prompts)))
-                journal.write(canonical(_answer(runtime, prompt, turn)) + "\n")
+        for prompt in prompts if job.turn == 1 else prompts[::-1]:
+            if prompt.key not in done:
+                _tell(say, Event(event="item", item=prompt.key, total=len(prompts)))
+                journal.write(canonical(_answer(runtime, prompt)) + "\n")
                 journal.flush()
     description = runtime.describe()
-    _tell(
-        say,
-        Event(event="done", build=description.build, settings=description.settings, fresh=fresh),
-    )
+    _tell(say, Event(event="done", build=description.build, settings=description.settings))
 
 
-def _answer(runtime: Runtime, prompt: PinnedPrompt, turn: Literal[1, 2]) -> Entry:
+def _answer(runtime: Runtime, prompt: PinnedPrompt) -> Entry:
     try:
-        return Entry(turn=turn, completion=runtime.generate(prompt))
+        return Entry(completion=runtime.generate(prompt))
     except PromptRefusedError as error:
         reason = PromptError(evalset=prompt.evalset, id=prompt.id, reason=str(error))
-        return Entry(turn=turn, error=reason)
+        return Entry(error=reason)
 
 
 def _tell(say: int, event: Event) -> None:

@@ -38,12 +38,11 @@ class Outcome(Value):
 
 
 class NoiseFloor(Value):
-    """The cell against itself: the golden set a second time, in reverse order, fresh context."""
+    """The cell against itself: the golden set a second time, in reverse order, in a new process."""
 
     items: int
     different: tuple[str, ...]
     max_logprob_difference: float
-    note: str = ""
 
 
 class CellRecord(Value):

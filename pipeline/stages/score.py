@@ -45,7 +45,9 @@ def main() -> None:
                 stop=project.decode.stop,
                 threads=project.limits.threads,
             ),
-            limits=cell.CellLimits(project.limits.deadline_s, project.limits.memory_gib),
+            limits=cell.CellLimits(
+                project.limits.deadline_s, project.limits.memory_gib, project.limits.workers
+            ),
             progress=report,
         )
     with new_directory(records.ARTIFACTS / "cells" / spec.id) as folder:

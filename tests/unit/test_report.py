@@ -383,11 +383,6 @@ class TestHostileReport:
             **failing(VLLM, reason=text, remedy=text),
             Q8: record(Q8, settings={text or "key": text, "other": [text]}, build={"v": text}),
         }
-        floor = records[Q8].floor
-        assert floor is not None
-        records[Q8] = records[Q8].model_copy(
-            update={"floor": floor.model_copy(update={"note": text})}
-        )
         artifacts = tuple(
             each.model_copy(
                 update={
