@@ -1,6 +1,6 @@
 """Train `models/clerk` from nothing. Deterministic for one torch build and thread count.
 
-    python -m models.make.train_clerk            # about 45 minutes on 2 cores, resumable
+    python -m models.make.train_clerk            # about 30 minutes on 2 cores, resumable
 
 Interrupt it whenever you like: it saves its state under `models/make/.state` and goes on from it.
 """

@@ -29,7 +29,7 @@ LIMIT = 64_000
 """Bytes of the file: a GitHub comment takes 65 536 characters."""
 ROOM = 16_000
 """Bytes that the changed answers should have, before the rest is said in less detail."""
-NOTES = 400
+NOTES = 1_000
 """Bytes for the lines that say how many answers are left out."""
 
 
