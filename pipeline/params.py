@@ -130,7 +130,7 @@ class Params(Value):
     @classmethod
     def _adapter_names(cls, adapters: dict[str, Location]) -> dict[str, Location]:
         for name in adapters:
-            if not re.match(NAME, name) or name == BASE:
+            if not re.match(NAME, name) or name in (BASE, "source"):
                 raise ValueError(f'"{name}" cannot name an adapter: letters, digits, . _ -')
         return adapters
 

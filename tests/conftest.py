@@ -11,7 +11,7 @@ from pipeline import environment
 from pipeline.conversions import gguf, mlx
 from pipeline.params import MlxRecipe
 from pipeline.runtimes import registry
-from scripts.closure import ROOT
+from tests.paths import ROOT
 
 REQUIRED = tuple(filter(None, os.environ.get("DRIFTLINE_REQUIRED_RUNTIMES", "").split(",")))
 """Runtimes whose absence is a failure, not a skip: `make test` names all four on Linux."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from scripts.closure import ROOT
+from tests.paths import ROOT
 
 ITEMS: list[dict[str, Any]] = [
     {

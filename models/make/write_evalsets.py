@@ -21,7 +21,7 @@ from pipeline.schema.items import GoldenPrompt
 
 SEED = 7
 EVALSETS = Path(__file__).resolve().parent.parent.parent / "evalsets"
-BASE_ITEMS = 44
+BASE_ITEMS = 40
 ADAPTER_ITEMS = 25
 """Without the canary, which is the last item."""
 TORTURE_TOKENS = 4

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from pipeline.runtimes.base import Description, Job, PromptRefusedError
 from pipeline.runtimes.stepwise import Step, StepwiseRuntime, continuation
@@ -17,6 +18,8 @@ class MlxRuntime(StepwiseRuntime):
     """A folder mlx-lm wrote, on the default device (CPU on Linux, Metal on Apple Silicon)."""
 
     def __init__(self, job: Job) -> None:
+        # mlx-lm needs no PyTorch, but Transformers imports it wherever it can: seconds a process.
+        cast(Any, sys.modules).setdefault("torch", None)
         import mlx.core as mx
         from mlx_lm.utils import load
 

@@ -6,6 +6,7 @@ python -m pipeline.stages.convert_mlx VARIANT RECIPE
 from __future__ import annotations
 
 import sys
+from typing import Any, cast
 
 from pipeline import params, records
 from pipeline.conversions import mlx
@@ -17,6 +18,8 @@ from pipeline.files import new_directory
 def main() -> None:
     """Convert the variant the command line names."""
     variant, recipe = sys.argv[1:3]
+    # mlx-lm needs no PyTorch, but Transformers imports it wherever it can: seconds a process.
+    cast(Any, sys.modules).setdefault("torch", None)
     parent = records.verified(f"checkpoints/{variant}")
     name = f"mlx/{variant}/{recipe}"
     with new_directory(records.ARTIFACTS / name) as folder:

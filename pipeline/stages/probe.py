@@ -5,6 +5,7 @@
 Writes, only where the content changes anything:
 
 - `artifacts/env/<runtime>.json`: installed versions, CPU features, threads;
+- `artifacts/code/<stage>`: the stage's import closure, a sha256 per file;
 - `artifacts/locations/<name>.json`: what a local source or adapter folder holds;
 - `artifacts/attempts/<cell>`: a number that grows when the cell's last run was killed, so that the
   next run tries it again (DVC would otherwise serve the failure from its run-cache).
@@ -16,7 +17,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline import environment, locations, params, plan, records
+from pipeline import closure, environment, locations, params, plan, records
 from pipeline.errors import exits_cleanly
 from pipeline.files import write_text
 from pipeline.runtimes import registry
@@ -31,6 +32,8 @@ def main() -> None:
     for name in registry.RUNTIMES:
         found = environment.probe(name, threads=project.limits.threads)
         _write(records.ARTIFACTS / "env" / f"{name}.json", _json(found))
+    for name, files in closure.code_of_stages().items():
+        _write(records.ARTIFACTS / "code" / name, closure.listing(files))
     places = {"source": project.source, **project.adapters}
     for name, location in places.items():
         found = locations.fingerprint(location)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scripts.closure import ROOT
 from tests import projects
+from tests.paths import ROOT
 from tests.projects import Project
 
 

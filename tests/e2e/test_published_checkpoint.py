@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.closure import ROOT
 from tests import projects
 from tests.conftest import need
+from tests.paths import ROOT
 from tests.projects import Project
 
 CHECKPOINT = os.environ.get("STORIES260K", "")

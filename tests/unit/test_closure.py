@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
+import yaml
 
-from scripts import closure
+from pipeline import closure
+from tests.paths import ROOT
 
-PIPELINE = closure.ROOT / "pipeline"
+PIPELINE = ROOT / "pipeline"
 
 # Lower layers first: a module imports from its own layer only where that is listed as allowed.
 LAYERS: tuple[tuple[str, ...], ...] = (
@@ -22,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("plan",),
     ("evalset", "prompts", "grade"),
     ("runtimes", "conversions", "drift", "lineage"),
-    ("environment", "cells"),
+    ("environment", "cells", "closure"),
     ("report",),
     ("check", "evidence"),
     ("stages", "cli"),
@@ -63,26 +64,53 @@ def test_imports_point_down(path: Path) -> None:
         assert allowed, f"{path.name} (layer {top}) imports {target} (layer {target_top})"
 
 
-def test_every_stage_names_exactly_its_import_closure() -> None:
-    pipeline = YAML(typ="safe").load(closure.DVC_FILE)
-    for name, stage in closure.stages(pipeline):
-        known = {entry for entry in stage["deps"] if closure.is_code(entry)}
-        assert known == closure.wanted(stage["cmd"]), f"{name}: python -m scripts.closure --write"
+def test_every_stage_depends_on_the_listing_of_its_own_code() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    known = closure.code_of_stages()
+    for name, stage in stages.items():
+        body = stage.get("do", stage)
+        words = body["cmd"].split()
+        module = words[words.index("-m") + 1].rpartition(".")[2]
+        if module == "probe":
+            continue
+        own = f"score_{words[words.index('-m') + 2]}" if module == "score" else module
+        listed = [entry for entry in body["deps"] if entry.startswith("artifacts/code/")]
+        assert listed == [f"artifacts/code/{own}"], name
+        assert PIPELINE / "stages" / f"{module}.py" in known[own]
+
+
+def test_the_closure_is_what_python_really_loads() -> None:
+    """Every module of ours that importing a stage loads is in its closure."""
+    for name in closure.STAGES:
+        code = (
+            f"import sys, pipeline.stages.{name}; "
+            "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('pipeline.')))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        loaded = {Path(file) for file in done.stdout.split()}
+        logic = {path for path in loaded if path.name != "__init__.py"}
+        assert logic <= set(closure.code_of_stages()[name]), name
 
 
 def test_one_runtimes_code_is_no_dependency_of_another() -> None:
-    mlx = closure.wanted("python -m pipeline.stages.score mlx base 8bit")
-    assert "pipeline/runtimes/mlx.py" in mlx
-    assert not mlx & {
-        f"pipeline/runtimes/{name}.py" for name in ("llamacpp", "transformers", "vllm")
-    }
+    found = {path.name for path in closure.code_of_stages()["score_mlx"]}
+    assert "mlx.py" in found
+    assert not found & {"llamacpp.py", "transformers.py", "vllm.py"}
 
 
-def test_report_code_is_no_dependency_of_a_conversion() -> None:
-    pipeline = YAML(typ="safe").load(closure.DVC_FILE)
-    for name, stage in closure.stages(pipeline):
-        if name not in ("report",):
-            assert not [entry for entry in stage["deps"] if "pipeline/report" in entry], name
+def test_report_code_is_no_dependency_of_anything_else() -> None:
+    for name, files in closure.code_of_stages().items():
+        if name != "report":
+            assert not [path for path in files if "report" in path.parts], name
+
+
+def test_an_edit_changes_the_listing_of_what_imports_it() -> None:
+    files = closure.code_of_stages()
+    assert PIPELINE / "grade.py" in files["grade"]
+    assert PIPELINE / "grade.py" not in files["score_mlx"]
+    assert closure.listing(files["grade"]).count("\n") == len(files["grade"])
 
 
 @pytest.mark.parametrize("module", ["pipeline.cli", "pipeline.stages.probe"])
@@ -90,6 +118,6 @@ def test_starting_up_imports_nothing_heavy(module: str) -> None:
     heavy = "torch transformers datasets llama_cpp mlx mlx_lm vllm pandas peft gguf sqlglot dvc"
     code = f"import sys, {module}; print(*sorted(set('{heavy}'.split()) & set(sys.modules)))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=closure.ROOT
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip() == ""

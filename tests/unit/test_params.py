@@ -11,7 +11,7 @@ import yaml
 from pipeline import params, plan
 from pipeline.errors import InputError
 from pipeline.lineage import graph
-from scripts.closure import ROOT
+from tests.paths import ROOT
 
 
 def project(**changes: Any) -> dict[str, Any]:
