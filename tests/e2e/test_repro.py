@@ -112,7 +112,7 @@ def test_another_llama_cpp_runs_its_conversions_and_cells(settled: Project, tmp_
 
 
 def test_a_worker_killed_halfway_is_one_cells_error_and_is_done_again(settled: Project) -> None:
-    many = [{**item, "id": f"{item['id']}-{n}"} for n in range(30) for item in projects.ITEMS]
+    many = [{**item, "id": f"{item['id']}-{n}"} for n in range(10) for item in projects.ITEMS]
     projects.write_items(settled.folder / "evalsets" / "small.jsonl", many)
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro"],
