@@ -29,10 +29,10 @@ from pipeline.schema.values import canonical, load, load_lines
 ROUNDS = 3
 PROMPTS = 24
 ARTIFACTS = {
-    "transformers": Path("artifacts/checkpoints/base"),
-    "llamacpp": Path("artifacts/gguf/base/f32"),
-    "mlx": Path("artifacts/mlx/base/8bit"),
-    "vllm": Path("artifacts/checkpoints/base"),
+    "transformers": Path("artifacts/checkpoints/audit"),
+    "llamacpp": Path("artifacts/gguf/audit/f32"),
+    "mlx": Path("artifacts/mlx/audit/4bit"),
+    "vllm": Path("artifacts/checkpoints/audit"),
 }
 Bare = Callable[[Any, Sequence[int], int], int]
 """(runtime, prompt ids, tokens to generate) → tokens generated."""
@@ -125,7 +125,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     from pipeline.runtimes import sandbox
     from pipeline.schema.values import dump, dump_lines
 
-    chats = [prompt for prompt in pinned().values() if prompt.evalset in ("clauses", "sql", "pods")]
+    chats = [prompt for prompt in pinned().values() if prompt.evalset in ("audit", "pods")]
     dump_lines(chats[:: len(chats) // PROMPTS][:PROMPTS], folder / "prompts.jsonl")
     job = Job(
         runtime=name,

@@ -125,6 +125,8 @@ def create(folder: Path, *, items: list[dict[str, Any]] | None = None, **changes
     shutil.copytree(ROOT / "pipeline", folder / "pipeline", ignore=skip)
     shutil.copytree(ROOT / "models" / "clerk", folder / "models" / "clerk")
     shutil.copyfile(ROOT / "dvc.yaml", folder / "dvc.yaml")
+    (folder / "probe").mkdir()
+    shutil.copyfile(ROOT / "probe" / "dvc.yaml", folder / "probe" / "dvc.yaml")
     (folder / "evalsets").mkdir()
     write_items(folder / "evalsets" / "small.jsonl", items or ITEMS)
     (folder / "params.yaml").write_text(yaml.safe_dump({**PARAMS, **changes}, sort_keys=False))

@@ -19,7 +19,7 @@ from tests.projects import Project
 
 pytestmark = pytest.mark.e2e
 
-ALWAYS = ["probe"]
+ALWAYS = ["probe/dvc.yaml:probe"]
 LIGHT = ["grade", "drift", "report"]
 
 
@@ -102,7 +102,7 @@ def test_another_llama_cpp_runs_its_conversions_and_cells(settled: Project, tmp_
     (fake / "RECORD").write_text("")
     ran = settled.repro("--dry", PYTHONPATH=str(tmp_path))
     assert ran.code == 0
-    settled.dvc("repro", "-s", "probe", PYTHONPATH=str(tmp_path))
+    settled.dvc("repro", "-s", "probe/dvc.yaml:probe", PYTHONPATH=str(tmp_path))
     stale = settled.repro("--dry", PYTHONPATH=str(tmp_path)).ran
     changed = [
         stage for stage in stale if stage.startswith(("convert", "quantize", "score", "pin"))
