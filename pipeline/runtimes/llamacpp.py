@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 from pipeline.runtimes.base import Description, Job, PromptRefusedError
@@ -101,12 +102,13 @@ class LlamaCppRuntime(StepwiseRuntime):
         handler = self._llama._chat_handlers.get(self._llama.chat_format)
         if "tokenizer.chat_template" not in self._llama.metadata or handler is None:
             raise PromptRefusedError("the item is a chat and the GGUF has no chat template")
-        result = self._formatter()(messages=[message.model_dump() for message in prompt.messages])
+        result = self._formatter(messages=[message.model_dump() for message in prompt.messages])
         ids = self._llama.tokenize(
             result.prompt.encode(), add_bos=not result.added_special, special=True
         )
         return list(ids)
 
+    @cached_property
     def _formatter(self) -> Any:
         """The formatter `create_chat_completion` uses for a template from the file's metadata."""
         from llama_cpp.llama_chat_format import Jinja2ChatFormatter
