@@ -19,7 +19,7 @@ from pipeline.schema.items import GoldenPrompt
 
 EVALSETS = write_evalsets.EVALSETS
 SCORED = ("clauses", "sql", "pods", "audit", "privacy")
-SIZES = {"clauses": 44, "sql": 44, "pods": 44, "audit": 26, "privacy": 26, "tokens": 24}
+SIZES = {"clauses": 40, "sql": 40, "pods": 40, "audit": 26, "privacy": 26, "tokens": 24}
 CONTEXT, NEW_TOKENS = 512, 96
 
 
