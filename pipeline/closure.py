@@ -23,6 +23,8 @@ STAGES = (
     "quantize",
     "convert_mlx",
     "prompts",
+    "control",
+    "counterfactual",
     "grade",
     "drift",
     "report",

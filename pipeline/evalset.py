@@ -56,6 +56,21 @@ Problem = tuple[int, str]
 """A line number, from 1, and what is wrong there."""
 
 
+def corpus(name: str, path: Path) -> str:
+    """The text of a corpus.
+
+    Raises:
+        InputError: there is no such file, or it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: corpus {name} cannot be read: {error}",
+            remedy=f"correct distributions.corpora.{name}.path in params.yaml: a UTF-8 text file",
+        ) from None
+
+
 def path_of(name: str) -> Path:
     """Where the evalset of that name is, relative to the project.
 

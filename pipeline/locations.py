@@ -14,6 +14,11 @@ SEEN = Path(".driftline/hashes.json")
 """Local and disposable: sha256 by path, size, time of change and inode."""
 
 
+def sha256(path: Path) -> str | None:
+    """sha256 of a file; None when there is none (whoever reads it complains)."""
+    return digest.sha256_file(path) if path.is_file() else None
+
+
 def fingerprint(location: Location) -> dict[str, Any]:
     """The location as written and, for a local folder, the sha256 of each file in it.
 

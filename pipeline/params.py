@@ -87,6 +87,26 @@ class Mlx(Value):
         return self
 
 
+class Corpus(Value):
+    """A plain text file to teacher-force beside the golden prompts, in windows of `window` tokens.
+
+    Cut as `llama-perplexity` cuts it: BOS first in each window, the first half only context.
+    """
+
+    path: str
+    window: int = Field(gt=2)
+
+
+class Distributions(Value):
+    """Next-token distributions kept per position: the reference's `top_k` most likely ids.
+
+    A vocabulary of at most `top_k` is kept whole. `corpora` are texts by name.
+    """
+
+    top_k: int = Field(gt=1)
+    corpora: dict[str, Corpus]
+
+
 class Decode(Value):
     """Greedy decoding: there is no temperature. `stop` strings end an answer beside EOS."""
 
@@ -124,6 +144,7 @@ class Params(Value):
     mlx: Mlx
     vllm: tuple[str, ...]
     decode: Decode
+    distributions: Distributions
     limits: Limits
 
     @field_validator("adapters")
@@ -154,6 +175,21 @@ class Params(Value):
         for name in known:
             if name in (*self.variants, *self.adapters) and not self.evalsets.get(name):
                 raise ValueError(f'evalsets: variant "{name}" has none')
+        return self
+
+    @model_validator(mode="after")
+    def _corpora_fit(self) -> Params:
+        for name, corpus in self.distributions.corpora.items():
+            if not re.match(NAME, name) or name in self.evalset_names:
+                raise ValueError(
+                    f'distributions.corpora: "{name}" cannot name a corpus: letters, digits, '
+                    ". _ -, and no evalset's name"
+                )
+            if corpus.window >= self.decode.context_length:
+                raise ValueError(
+                    f"distributions.corpora.{name}.window: {corpus.window} does not fit below "
+                    f"decode.context_length {self.decode.context_length}"
+                )
         return self
 
     @property

@@ -49,6 +49,27 @@ def plan(params: Params) -> tuple[CellSpec, ...]:
     return tuple(cells)
 
 
+def reference(params: Params, variant: str) -> str:
+    """Id of the cell whose greedy answers are a variant's teacher-forced text."""
+    form = "attached" if variant in params.adapters else "checkpoint"
+    return f"transformers/{variant}/{form}"
+
+
+def texts(params: Params, spec: CellSpec) -> tuple[str, ...]:
+    """Names of the texts a cell is teacher-forced through.
+
+    Its variant's; a cell with an adapter attached takes the source's as well, because that is where
+    its hop starts.
+    """
+    return (BASE, spec.variant) if spec.form == "attached" else (spec.variant,)
+
+
+def sources(params: Params, spec: CellSpec) -> tuple[str, ...]:
+    """Evalsets and corpora a cell takes of its texts: what it is asked, and every corpus."""
+    asked = params.evalset_names if spec.id == ROOT_CELL else params.evalsets[spec.variant]
+    return (*asked, *params.distributions.corpora)
+
+
 def _spec(
     runtime: str, variant: str, form: str, artifact: str, adapter: str | None = None
 ) -> CellSpec:

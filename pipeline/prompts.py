@@ -10,7 +10,9 @@ from typing import Any
 
 from pipeline.errors import InputError, RefusedError
 from pipeline.schema.answers import PinnedPrompt
+from pipeline.schema.forced import ForcedSequence
 from pipeline.schema.items import GoldenPrompt
+from pipeline.schema.text import SourceVocabulary
 
 RENDER_DEADLINE_S = 20
 """For one template call: Jinja's sandbox stops escapes, not loops that never end."""
@@ -18,21 +20,66 @@ RENDERED_LIMIT = 2_000_000
 """Characters one rendered prompt may have."""
 
 
-def pin(items: Sequence[GoldenPrompt], checkpoint: Path, *, limit: int) -> list[PinnedPrompt]:
+def tokenizer_of(checkpoint: Path) -> Any:
+    """The tokenizer in a checkpoint's folder."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+
+
+def vocabulary(tokenizer: Any) -> SourceVocabulary:
+    """What the source calls each id, and which ids are special."""
+    end = tokenizer.eos_token_id
+    return SourceVocabulary(
+        pieces=tuple(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))),
+        special=tuple(sorted({*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder})),
+        bos=tokenizer.bos_token_id,
+        eos=() if end is None else (end,),
+    )
+
+
+def windows(tokenizer: Any, name: str, text: str, *, size: int) -> list[ForcedSequence]:
+    """A plain text in windows of `size` tokens, cut and scored as `llama-perplexity` does.
+
+    The text is tokenized whole, with BOS where the tokenizer adds one; each window's first token is
+    then replaced by BOS, and only predictions from position `size // 2` on are kept. What does not
+    fill a window is left out.
+
+    Source: llama.cpp, tools/perplexity/perplexity.cpp, `kl_divergence`.
+    """
+    ids = list(tokenizer(text)["input_ids"])
+    adds_bos = bool(ids) and ids[0] == tokenizer.bos_token_id
+    found = []
+    for number, start in enumerate(range(0, len(ids) - size + 1, size)):
+        window = ids[start : start + size]
+        if adds_bos:
+            window[0] = tokenizer.bos_token_id
+        found.append(
+            ForcedSequence(
+                kind="corpus",
+                source=name,
+                id=f"window-{number:05}",
+                ids=tuple(window[:-1]),
+                target=window[-1],
+                n_prompt=size - 1,
+                first_row=size // 2,
+            )
+        )
+    return found
+
+
+def pin(items: Sequence[GoldenPrompt], tokenizer: Any, *, limit: int) -> list[PinnedPrompt]:
     """Render and tokenize every item.
 
     Args:
         items: golden prompts.
-        checkpoint: folder with the tokenizer and its chat template.
+        tokenizer: the source's own, with its chat template.
         limit: most new tokens of an item that does not say its own.
 
     Raises:
         InputError: a chat item and no chat template, or a template that raises on an item.
         RefusedError: the template runs too long or writes too much.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
     pinned = []
     for item in items:
         text, ids = _render(tokenizer, item)

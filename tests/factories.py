@@ -42,6 +42,7 @@ def project(**changes: Any) -> Params:
         "vllm": ["base", "audit", "privacy"],
         "merge": {"dtype": "float32"},
         "decode": {"max_new_tokens": 16, "context_length": 512},
+        "distributions": {"top_k": 1024, "corpora": {}},
         "limits": {"threads": 1},
     }
     return params.parse({**data, **changes}, where="test")

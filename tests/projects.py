@@ -38,6 +38,7 @@ PARAMS: dict[str, Any] = {
     },
     "vllm": [],
     "decode": {"max_new_tokens": 64, "context_length": 256},
+    "distributions": {"top_k": 1024, "corpora": {}},
     "limits": {"threads": 1, "deadline_s": 300},
 }
 

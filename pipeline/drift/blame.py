@@ -13,7 +13,7 @@ from itertools import pairwise
 from pipeline.drift.evidence import CellEvidence
 from pipeline.drift.hops import NO_VERDICT, flip
 from pipeline.schema.answers import PinnedPrompt
-from pipeline.schema.hops import Blame, Hop
+from pipeline.schema.hops import Blame, Cause, Hop, HopDrift
 
 
 def path_to(cell: str, parents: Mapping[str, Hop]) -> tuple[Hop, ...]:
@@ -31,17 +31,19 @@ def path_to(cell: str, parents: Mapping[str, Hop]) -> tuple[Hop, ...]:
 
 
 def blame(
-    hops: Sequence[Hop],
+    measured: Sequence[HopDrift],
     evidence: Mapping[str, CellEvidence],
     pinned: Mapping[str, PinnedPrompt],
 ) -> tuple[Blame, ...]:
-    """First change per cell and prompt, in the order of `hops`, then of `pinned`.
+    """First change per cell and prompt, in the order of `measured`, then of `pinned`.
 
     Only prompts that changed somewhere on the way to the cell are listed, and only where the cell
     itself has an answer. A cell on the way without an answer cannot be blamed or cleared: a change
     behind it is put on the whole stretch, named `last cell with an answer → first that differs`.
     """
+    hops = [each.hop for each in measured]
     parents = {hop.child: hop for hop in hops}
+    causes = {(each.hop.name, item.key): item.cause for each in measured for item in each.items}
     found = []
     for hop in hops:
         path = path_to(hop.child, parents)
@@ -51,8 +53,18 @@ def blame(
         for key, prompt in pinned.items():
             entry = _first_changes(hop.child, cells, key=key, prompt=prompt)
             if entry is not None:
-                found.append(entry)
+                found.append(_explained(entry, key, causes))
     return tuple(found)
+
+
+def _explained(entry: Blame, key: str, causes: Mapping[tuple[str, str], Cause | None]) -> Blame:
+    """With the causes of the two hops; a stretch of several hops has none."""
+    return entry.model_copy(
+        update={
+            "sequence_cause": causes.get((entry.sequence_hop or "", key)),
+            "verdict_cause": causes.get((entry.verdict_hop or "", key)),
+        }
+    )
 
 
 def _first_changes(

@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pipeline.distributions import Distributions
 from pipeline.schema.answers import Completion
+from pipeline.schema.artifacts import Census
 from pipeline.schema.cells import CellRecord
 from pipeline.schema.scores import ItemScore, ItemState
+from pipeline.schema.weights import CounterfactualRecord
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The counterfactual cell W(B): a cell's stored weights in the reference runtime.
+
+    `distributions` are its own, by text; none where the record says why. A cell that runs in the
+    reference runtime is its own counterfactual: then `itself` is True, and `record` is what is
+    known of its artifact, if anything.
+    """
+
+    distributions: Mapping[str, Distributions]
+    record: CounterfactualRecord | None = None
+    itself: bool = False
+
+    @property
+    def withheld(self) -> str:
+        """Why these weights give no split; empty when they do."""
+        if self.record is not None and not self.record.trusted:
+            return f"{self.record.artifact}: {self.record.reason}"
+        return ""
 
 
 @dataclass(frozen=True)
 class CellEvidence:
     """One cell: its record, and per golden prompt (key `evalset/id`) its answer and verdict.
+
+    `distributions` are those it kept, by text; `weights` the counterfactual of its artifact;
+    `census` what is in its artifact's weights.
 
     Laws: an answer of a cell that failed is never read, though some may have been kept; neither is
     one the cell did not repeat in its own noise floor.
@@ -21,6 +48,9 @@ class CellEvidence:
     record: CellRecord
     completions: Mapping[str, Completion]
     scores: Mapping[str, ItemScore]
+    distributions: Mapping[str, Distributions] = field(default_factory=dict)
+    weights: StoredWeights | None = None
+    census: Census | None = None
 
     @property
     def id(self) -> str:
@@ -56,3 +86,10 @@ class CellEvidence:
         """The verdict on one prompt; `unchecked` when nobody gave one."""
         score = self.scores.get(key)
         return score.state if score else "unchecked"
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Ids that end an answer, as the runtime reported them."""
+        found = self.record.settings.get("end_ids")
+        listed = found if isinstance(found, list) else []
+        return frozenset(token for token in listed if isinstance(token, int))

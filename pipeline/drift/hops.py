@@ -11,27 +11,23 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from pipeline.drift.cause import Ends, first_difference
+from pipeline.drift.cause import cause as cause_of
 from pipeline.drift.evidence import CellEvidence
+from pipeline.drift.split import Comparisons, split, text_of
+from pipeline.drift.statistics import paired_scores
+from pipeline.drift.text import text_drift
 from pipeline.errors import InputError
 from pipeline.schema.answers import Completion, PinnedPrompt
-from pipeline.schema.hops import Hop, HopDrift, ItemDrift
+from pipeline.schema.hops import Cause, Hop, HopDrift, ItemDrift
 from pipeline.schema.scores import ItemState
+from pipeline.schema.statistics import PairedScores
+from pipeline.schema.text import SourceVocabulary
 
 Flip = Literal["none", "worse", "better"]
 
 NO_VERDICT: tuple[ItemState, ...] = ("unchecked", "errored")
 """States that say nothing about the answer, so that no change of verdict starts or ends there."""
-
-
-def first_divergent(parent: Sequence[int], child: Sequence[int]) -> int | None:
-    """Index of the first token that differs, None when the sequences are equal.
-
-    When one is a prefix of the other, that is the length of the shorter one.
-    """
-    for index, (before, after) in enumerate(zip(parent, child, strict=False)):
-        if before != after:
-            return index
-    return None if len(parent) == len(child) else min(len(parent), len(child))
 
 
 def flip(parent: ItemState, child: ItemState) -> Flip:
@@ -50,6 +46,7 @@ def item_drift(
     parent_state: ItemState,
     child_state: ItemState,
     pinned: PinnedPrompt,
+    cause: Cause | None = None,
 ) -> ItemDrift:
     """One golden prompt over one hop.
 
@@ -59,8 +56,9 @@ def item_drift(
         parent_state: the verdict on `parent`.
         child_state: the verdict on `child`.
         pinned: the prompt, whose ids each runtime's own prompt ids are held against.
+        cause: why they part, where that is known.
     """
-    where = first_divergent(parent.output_ids, child.output_ids)
+    where = first_difference(parent.output_ids, child.output_ids)
     return ItemDrift(
         evalset=pinned.evalset,
         item=pinned.id,
@@ -73,6 +71,7 @@ def item_drift(
         child_piece=_piece(child, where),
         parent_prompt_matches=parent.prompt_ids == pinned.ids,
         child_prompt_matches=child.prompt_ids == pinned.ids,
+        cause=cause,
     )
 
 
@@ -84,9 +83,16 @@ def _piece(completion: Completion, where: int | None) -> str | None:
 
 
 def hop_drift(
-    hop: Hop, parent: CellEvidence, child: CellEvidence, pinned: Mapping[str, PinnedPrompt]
+    hop: Hop,
+    parent: CellEvidence,
+    child: CellEvidence,
+    pinned: Mapping[str, PinnedPrompt],
+    vocabulary: SourceVocabulary | None = None,
+    made: Comparisons | None = None,
 ) -> HopDrift:
     """Drift over one hop, on the prompts that both cells completed and repeated.
+
+    `vocabulary` names pieces of prompts that differ, `made` saves comparisons made before.
 
     What is left out is counted in `reason`: prompts in a noise floor's `different`, and prompts
     that only one of the cells completed of an evalset that both were given.
@@ -99,12 +105,14 @@ def hop_drift(
     if failures:
         return not_compared(hop, "; ".join(failures))
     _check_pinned(parent, child, pinned=pinned)
-    items = tuple(_items(parent, child, pinned))
+    text = text_of(hop, parent, child)
+    items = tuple(_items(text, parent, child, pinned))
     left_out = _left_out(parent, child)
     if not items:
         return not_compared(
             hop, "; ".join(("no prompt that both cells completed and repeated", *left_out))
         )
+    found, not_split = split(text, parent, child, made or Comparisons())
     return HopDrift(
         hop=hop,
         compared=True,
@@ -115,6 +123,30 @@ def hop_drift(
         worse=tuple(item.key for item in items if item.flip == "worse"),
         better=tuple(item.key for item in items if item.flip == "better"),
         items=items,
+        scores=_scores(items, parent, child),
+        text=text_drift(parent, child, pinned, vocabulary),
+        split=found,
+        not_split=not_split,
+    )
+
+
+def _scores(
+    items: Sequence[ItemDrift], parent: CellEvidence, child: CellEvidence
+) -> PairedScores | None:
+    """Scores of the items both ends have one for; None when there is none."""
+    pairs = []
+    for item in items:
+        before, after = parent.scores.get(item.key), child.scores.get(item.key)
+        if before is None or after is None or before.score is None or after.score is None:
+            continue
+        pairs.append((before.score, after.score))
+    if not pairs:
+        return None
+    return paired_scores(
+        [before for before, _ in pairs],
+        [after for _, after in pairs],
+        worse=sum(item.flip == "worse" for item in items),
+        better=sum(item.flip == "better" for item in items),
     )
 
 
@@ -140,7 +172,7 @@ def median_divergence(hop: HopDrift) -> float | None:
 
 
 def _items(
-    parent: CellEvidence, child: CellEvidence, pinned: Mapping[str, PinnedPrompt]
+    text: str, parent: CellEvidence, child: CellEvidence, pinned: Mapping[str, PinnedPrompt]
 ) -> list[ItemDrift]:
     found = []
     for key, prompt in pinned.items():
@@ -153,6 +185,7 @@ def _items(
                     parent_state=parent.state(key),
                     child_state=child.state(key),
                     pinned=prompt,
+                    cause=cause_of(text, parent, child, Ends(before, after, prompt)),
                 )
             )
     return found

@@ -1,10 +1,10 @@
 """The runtime contract: what a new back end has to be, on one page.
 
-A runtime is a class with a constructor that loads, one method `generate` that answers, and
-`describe`, which says what ran. It runs alone in a child process (`pipeline.runtimes.worker`), so
-it may import whatever it likes, inside its methods. To add one: copy a module of this folder, name
-it in `pipeline.runtimes.registry`, give it a score stage in `dvc.yaml`; the contract suite
-(`tests/contract`) tells you when you are done.
+A runtime is a class with a constructor that loads, `generate`, which answers a prompt, `force`,
+which gives the logits of a fixed text, and `describe`, which says what ran. It runs alone in a
+child process (`pipeline.runtimes.worker`), so it may import whatever it likes, inside its methods.
+To add one: copy a module of this folder, name it in `pipeline.runtimes.registry`, give it a score
+stage in `dvc.yaml`; the contract suite (`tests/contract`) tells you when you are done.
 
 What every runtime owes:
 
@@ -13,20 +13,26 @@ What every runtime owes:
 - its own text path: its own chat template, tokenizer, BOS rule and stop tokens, as its users get
   them; the pinned ids are never handed to it;
 - a prompt is independent of every other: no prefix cache, no state left from the one before;
-- nothing is dropped: one result per prompt, in the order given, under the prompt's own key.
+- nothing is dropped: one result per prompt, in the order given, under the prompt's own key;
+- next-token logits over its whole vocabulary for ids it is given (`force`), as it computes them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import JsonValue
 
 from pipeline.schema.answers import Completion, PinnedPrompt
 from pipeline.schema.values import Value
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Decode(Value):
@@ -35,6 +41,20 @@ class Decode(Value):
     context_length: int
     stop: tuple[str, ...]
     threads: int
+
+
+class TextJob(Value):
+    """One text to teacher-force: `folder` holds it, None for the cell that is its reference.
+
+    `sources` are the evalsets and corpora to take of it. The reference makes the text out of its
+    own greedy answers and the windows in `corpora`, with a partition of at most `top_k` ids a row.
+    """
+
+    name: str
+    folder: Path | None
+    sources: tuple[str, ...]
+    top_k: int
+    corpora: Path | None = None
 
 
 class Job(Value):
@@ -51,6 +71,12 @@ class Job(Value):
     turn: Literal[1, 2]
     journal: Path
     decode: Decode
+    texts: tuple[TextJob, ...] = ()
+
+    @property
+    def distributions(self) -> Path:
+        """Folder beside the journal: one folder per text."""
+        return self.journal.with_suffix("")
 
 
 class PromptError(Value):
@@ -93,4 +119,18 @@ class Runtime(ABC):
 
         Raises:
             PromptRefusedError: this prompt cannot be answered; the reason is the message.
+        """
+
+    @abstractmethod
+    def force(self, ids: Sequence[int], first_row: int = 0) -> Iterator[NDArray[np.float32]]:
+        """Next-token logits after each id of `ids`, from an empty context, in chunks.
+
+        Args:
+            ids: pinned ids, fed as they are.
+            first_row: rows before it are evaluated but not given.
+
+        Yields:
+            float32 [rows, vocabulary]: raw logits (or log-probabilities where the runtime has
+            nothing else), `len(ids) - first_row` rows in all, at most
+            `pipeline.distributions.CHUNK` at a time where the runtime can be driven so.
         """

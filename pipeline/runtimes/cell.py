@@ -11,6 +11,7 @@ everything that shaped them, so that an interrupted cell goes on where it stoppe
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -18,13 +19,14 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from pipeline import digest
 from pipeline.runtimes import registry, sandbox
-from pipeline.runtimes.base import Decode, Job, PromptError
+from pipeline.runtimes.base import Decode, Job, PromptError, TextJob
+from pipeline.runtimes.collect import collected
 from pipeline.runtimes.worker import Entry, Event, read_journal
 from pipeline.schema.answers import Completion, PinnedPrompt
 from pipeline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
@@ -51,11 +53,23 @@ class CellLimits:
 
 @dataclass(frozen=True)
 class CellResult:
-    """A scored cell: its record, the first pass's answers and the prompts it could not answer."""
+    """A scored cell: its record, the first pass's answers and the prompts it could not answer.
+
+    `distributions` holds one folder per text of `record.forced`; the caller takes what it wants of
+    it and calls `clear`.
+    """
 
     record: CellRecord
     completions: tuple[Completion, ...]
     errors: tuple[PromptError, ...]
+    distributions: Path
+    journals: tuple[Path, ...] = ()
+
+    def clear(self) -> None:
+        """Remove the journals: everything of the cell is safe elsewhere."""
+        for journal in self.journals:
+            journal.unlink(missing_ok=True)
+            shutil.rmtree(journal.with_suffix(""), ignore_errors=True)
 
 
 @dataclass
@@ -81,6 +95,7 @@ def score(
     decode: Decode,
     limits: CellLimits,
     progress: Progress,
+    texts: tuple[TextJob, ...] = (),
 ) -> CellResult:
     """Run `spec` and say how it went.
 
@@ -93,6 +108,7 @@ def score(
         decode: greedy decode settings.
         limits: deadline in seconds and memory in GiB.
         progress: told of every answer.
+        texts: what to teacher-force after answering.
     """
     prompts_sha256 = digest.sha256_file(prompts)
     facts = {
@@ -102,6 +118,7 @@ def score(
         "environment": environment,
         "prompts": prompts_sha256,
         "decode": decode.model_dump(mode="json"),
+        "texts": [_text_facts(text) for text in texts],
     }
     key = digest.sha256_text(canonical_json(facts))
     runs = [_Run(turn, WORK / "journals" / f"{key}-{turn}.jsonl") for turn in TURNS]
@@ -109,7 +126,7 @@ def score(
     if python is None or environment.get("missing"):
         outcome = _skipped(spec, environment)
     else:
-        _run_workers(spec, python, runs, prompts, decode, limits, progress)
+        _run_workers(spec, python, runs, prompts, decode, limits, progress, texts)
         outcome = _outcome(spec, runs, limits)
     described = runs[0].done
     record = CellRecord(
@@ -123,13 +140,31 @@ def score(
         build=(described.build if described else None) or {},
         settings=(described.settings if described else None) or {},
     )
+    folders = [run.journal.with_suffix("") for run in runs]
     if outcome.state != "ok":
-        return CellResult(record, (), ())
+        return CellResult(record, (), (), folders[0])
     order = [prompt.key for prompt in load_lines(PinnedPrompt, prompts)]
     result = _collect(record, [read_journal(run.journal) for run in runs], order)
-    for run in runs:
-        run.journal.unlink()
-    return result
+    found, problem = collected(
+        texts, folders, [run.done.not_forced if run.done else "" for run in runs]
+    )
+    return replace(
+        result,
+        record=result.record.model_copy(update={"forced": found, "not_forced": problem}),
+        distributions=folders[0],
+        journals=tuple(run.journal for run in runs),
+    )
+
+
+def _text_facts(text: TextJob) -> dict[str, Any]:
+    files = [] if text.folder is None else sorted(text.folder.iterdir())
+    corpora = [] if text.corpora is None else [text.corpora]
+    return {
+        "name": text.name,
+        "sources": list(text.sources),
+        "top_k": text.top_k,
+        "files": [digest.sha256_file(path) for path in (*files, *corpora)],
+    }
 
 
 def _collect(record: CellRecord, turns: list[list[Entry]], order: list[str]) -> CellResult:
@@ -155,6 +190,7 @@ def _collect(record: CellRecord, turns: list[list[Entry]], order: list[str]) -> 
         record=record.model_copy(update=changed),
         completions=completions,
         errors=tuple(entry.error for entry in answered if entry.error),
+        distributions=Path(),
     )
 
 
@@ -189,6 +225,7 @@ def _run_workers(
     decode: Decode,
     limits: CellLimits,
     progress: Progress,
+    texts: tuple[TextJob, ...],
 ) -> None:
     """Run every turn, `limits.workers` at once; what happens to each is noted in its `_Run`."""
     for folder in ("journals", "jobs", "logs", "cache"):
@@ -198,7 +235,7 @@ def _run_workers(
         with tempfile.TemporaryDirectory() as temporary, ExitStack() as files:
             # All are started before any thread is: nothing but exec may follow a fork.
             started = [
-                _start(spec, python, run, prompts, decode, limits, Path(temporary), files)
+                _start(spec, python, run, prompts, decode, limits, Path(temporary), files, texts)
                 for run in group
             ]
             with ThreadPoolExecutor(len(group)) as pool:
@@ -214,6 +251,7 @@ def _start(
     limits: CellLimits,
     temporary: Path,
     files: ExitStack,
+    texts: tuple[TextJob, ...],
 ) -> tuple[subprocess.Popen[bytes], _Run]:
     name = f"{spec.id.replace('/', '-')}-{run.turn}"
     job = Job(
@@ -224,6 +262,7 @@ def _start(
         turn=run.turn,
         journal=run.journal.absolute(),
         decode=decode,
+        texts=texts,
     )
     job_file = WORK / "jobs" / f"{name}.json"
     dump(job, job_file)

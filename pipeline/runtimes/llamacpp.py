@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
+from pipeline.distributions import CHUNK
 from pipeline.runtimes.base import Description, Job, PromptRefusedError
-from pipeline.runtimes.stepwise import Step, StepwiseRuntime
+from pipeline.runtimes.stepwise import Encoded, Step, StepwiseRuntime
 from pipeline.schema.answers import PinnedPrompt
 
 BATCH = 512
@@ -92,13 +93,13 @@ class LlamaCppRuntime(StepwiseRuntime):
         build = {"llama_cpp_python": llama_cpp.__version__, "system_info": info.strip(" |\n")}
         return Description(build=dict(build), settings=settings)
 
-    def prompt_ids(self, prompt: PinnedPrompt) -> list[int]:
+    def encode(self, prompt: PinnedPrompt) -> Encoded:
         if prompt.messages is None:
             text = prompt.prompt or ""
             # create_completion: an empty prompt is the BOS token alone.
             add_bos = bool(self._llama._model.add_bos_token())
             ids = self._llama.tokenize(text.encode(), add_bos=add_bos, special=True)
-            return list(ids) if ids else [self._llama.token_bos()]
+            return Encoded(list(ids) if ids else [self._llama.token_bos()], text)
         handler = self._llama._chat_handlers.get(self._llama.chat_format)
         if "tokenizer.chat_template" not in self._llama.metadata or handler is None:
             raise PromptRefusedError("the item is a chat and the GGUF has no chat template")
@@ -106,7 +107,7 @@ class LlamaCppRuntime(StepwiseRuntime):
         ids = self._llama.tokenize(
             result.prompt.encode(), add_bos=not result.added_special, special=True
         )
-        return list(ids)
+        return Encoded(list(ids), result.prompt)
 
     @cached_property
     def _formatter(self) -> Any:
@@ -132,19 +133,58 @@ class LlamaCppRuntime(StepwiseRuntime):
         return raw.decode("utf-8", "replace")
 
     def steps(self, prompt_ids: Sequence[int]) -> Iterator[Step]:
-        import llama_cpp
         import numpy as np
 
         self._llama.reset()
         given = list(prompt_ids)
         while True:
             self._llama.eval(given)
-            pointer = llama_cpp.llama_get_logits_ith(self._llama.ctx, -1)
-            address = ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float))
-            row = np.ctypeslib.as_array(address, shape=(self._n_vocab,))
+            row = self._row(-1)
             best = int(row.argmax())
             top = float(row[best])
             # log-sum-exp around the maximum, which is the chosen token's own logit
             logprob = -float(np.log(np.exp(row - top, dtype=np.float64).sum()))
             given = [best]
             yield Step(best, logprob)
+
+    def _row(self, place: int) -> Any:
+        """Raw logits of one output of the last batch, float32 [vocabulary]; not a copy."""
+        import llama_cpp
+        import numpy as np
+
+        pointer = llama_cpp.llama_get_logits_ith(self._llama.ctx, place)
+        address = ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float))
+        return np.ctypeslib.as_array(address, shape=(self._n_vocab,))
+
+    def force(self, ids: Sequence[int], first_row: int = 0) -> Iterator[Any]:
+        import llama_cpp
+        import numpy as np
+
+        context = self._llama.ctx
+        self._llama.reset()
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+        batch = llama_cpp.llama_batch_init(CHUNK, 0, 1)
+        try:
+            for start in range(0, len(ids), CHUNK):
+                part = ids[start : start + CHUNK]
+                _fill(batch, part, start=start, first_row=first_row)
+                code = llama_cpp.llama_decode(context, batch)
+                if code:
+                    raise RuntimeError(f"llama_decode returned {code} at token {start}")
+                places = range(max(0, first_row - start), len(part))
+                if places:
+                    yield np.stack([self._row(place) for place in places])
+        finally:
+            llama_cpp.llama_batch_free(batch)
+            llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+
+
+def _fill(batch: Any, ids: Sequence[int], *, start: int, first_row: int) -> None:
+    """One sequence's ids from position `start` on; logits wanted from `first_row` on."""
+    batch.n_tokens = len(ids)
+    for place, token in enumerate(ids):
+        batch.token[place] = token
+        batch.pos[place] = start + place
+        batch.n_seq_id[place] = 1
+        batch.seq_id[place][0] = 0
+        batch.logits[place] = start + place >= first_row

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-from pipeline.runtimes.base import Description, Job, PromptRefusedError
-from pipeline.runtimes.stepwise import Step, StepwiseRuntime, continuation
+from pipeline.distributions import CHUNK
+from pipeline.runtimes.base import Description, Job
+from pipeline.runtimes.stepwise import Encoded, Step, StepwiseRuntime
+from pipeline.runtimes.tokenizer import continued_text, encode_chat
 from pipeline.schema.answers import PinnedPrompt
 
 PREFILL_STEP = 512
@@ -56,36 +58,19 @@ class MlxRuntime(StepwiseRuntime):
         build = {"mlx": version("mlx"), "mlx_lm": version("mlx-lm")}
         return Description(build=dict(build), settings=settings)
 
-    def prompt_ids(self, prompt: PinnedPrompt) -> list[int]:
-        if prompt.messages is None:
-            # As mlx_lm.stream_generate does: BOS is added unless the text already begins with it.
-            text, bos = prompt.prompt or "", self._tokenizer.bos_token
-            return list(
-                self._tokenizer.encode(
-                    text, add_special_tokens=bos is None or not text.startswith(bos)
-                )
-            )
-        if not self._tokenizer.chat_template:
-            raise PromptRefusedError("the item is a chat and the tokenizer has no chat template")
-        messages = [message.model_dump() for message in prompt.messages]
-        return list(
-            self._tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, return_dict=False
-            )
-        )
+    def encode(self, prompt: PinnedPrompt) -> Encoded:
+        if prompt.messages is not None:
+            return encode_chat(self._tokenizer, prompt.messages)
+        # As mlx_lm.stream_generate does: BOS is added unless the text already begins with it.
+        text, bos = prompt.prompt or "", self._tokenizer.bos_token
+        added = bos is None or not text.startswith(bos)
+        return Encoded(list(self._tokenizer.encode(text, add_special_tokens=added)), text)
 
     def text(self, output: Sequence[int], prompt_ids: Sequence[int]) -> str:
-        return continuation(self._decode, output, prompt_ids)
+        return continued_text(self._tokenizer, output, prompt_ids)
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         return list(self._tokenizer.convert_ids_to_tokens(list(ids)))
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        return str(
-            self._tokenizer.decode(
-                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        )
 
     def steps(self, prompt_ids: Sequence[int]) -> Iterator[Step]:
         import mlx.core as mx
@@ -103,3 +88,17 @@ class MlxRuntime(StepwiseRuntime):
             kv_bits=None,
         ):
             yield Step(int(token), float(logprobs[int(token)]))
+
+    def force(self, ids: Sequence[int], first_row: int = 0) -> Iterator[Any]:
+        import mlx.core as mx
+        import numpy as np
+        from mlx_lm.models.cache import make_prompt_cache
+
+        cache = make_prompt_cache(self._model)
+        for start in range(0, len(ids), CHUNK):
+            part = ids[start : start + CHUNK]
+            logits = self._model(mx.array([list(part)]), cache=cache)[0]
+            wanted = logits[max(0, first_row - start) :].astype(mx.float32)
+            mx.eval(wanted, [layer.state for layer in cache])
+            if len(wanted):
+                yield np.array(wanted)

@@ -21,6 +21,14 @@ class Step:
     logprob: float
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt as a runtime rendered and tokenized it."""
+
+    ids: list[int]
+    text: str
+
+
 class StepwiseRuntime(Runtime):
     """A runtime that says how it tokenizes, steps and detokenizes; the loop is here, once."""
 
@@ -29,7 +37,7 @@ class StepwiseRuntime(Runtime):
     """Ids that end an answer, as the artifact itself declares them."""
 
     @abstractmethod
-    def prompt_ids(self, prompt: PinnedPrompt) -> list[int]:
+    def encode(self, prompt: PinnedPrompt) -> Encoded:
         """The runtime's own rendering and tokenization of a golden prompt."""
 
     @abstractmethod
@@ -45,7 +53,8 @@ class StepwiseRuntime(Runtime):
         """Each id's vocabulary piece."""
 
     def generate(self, prompt: PinnedPrompt) -> Completion:
-        ids = self.prompt_ids(prompt)
+        encoded = self.encode(prompt)
+        ids = encoded.ids
         room = self.job.decode.context_length - len(ids)
         if not ids:
             raise PromptRefusedError("the prompt has no token at all")
@@ -67,6 +76,7 @@ class StepwiseRuntime(Runtime):
             evalset=prompt.evalset,
             id=prompt.id,
             prompt_ids=tuple(ids),
+            prompt_text=encoded.text,
             output_ids=tuple(output),
             pieces=tuple(self.pieces(output)),
             logprobs=tuple(step.logprob for step in found),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.runtimes.base import Description, Job, PromptRefusedError
-from pipeline.runtimes.stepwise import Step, StepwiseRuntime, continuation
+from pipeline.distributions import CHUNK
+from pipeline.runtimes.base import Description, Job
+from pipeline.runtimes.stepwise import Encoded, Step, StepwiseRuntime
+from pipeline.runtimes.tokenizer import continued_text, encode_chat
 from pipeline.schema.answers import PinnedPrompt
 
 
@@ -21,19 +24,13 @@ class TransformersRuntime(StepwiseRuntime):
 
     def __init__(self, job: Job) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
 
         torch.set_num_threads(job.decode.threads)
         torch.use_deterministic_algorithms(True)
         self.job = job
         self._tokenizer = AutoTokenizer.from_pretrained(job.artifact, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            job.artifact,
-            dtype=torch.float32,
-            attn_implementation="eager",
-            local_files_only=True,
-            use_safetensors=True,
-        )
+        model = load_model(job.artifact, use_safetensors=True)
         self.end_ids = frozenset(_end_ids(model))
         if job.adapter is not None:
             from peft import PeftModel
@@ -69,30 +66,17 @@ class TransformersRuntime(StepwiseRuntime):
         }
         return Description(build=dict(build), settings=settings)
 
-    def prompt_ids(self, prompt: PinnedPrompt) -> list[int]:
+    def encode(self, prompt: PinnedPrompt) -> Encoded:
         if prompt.messages is None:
-            return list(self._tokenizer(prompt.prompt)["input_ids"])
-        if not self._tokenizer.chat_template:
-            raise PromptRefusedError("the item is a chat and the tokenizer has no chat template")
-        messages = [message.model_dump() for message in prompt.messages]
-        return list(
-            self._tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, return_dict=False
-            )
-        )
+            text = prompt.prompt or ""
+            return Encoded(list(self._tokenizer(text)["input_ids"]), text)
+        return encode_chat(self._tokenizer, prompt.messages)
 
     def text(self, output: Sequence[int], prompt_ids: Sequence[int]) -> str:
-        return continuation(self._decode, output, prompt_ids)
+        return continued_text(self._tokenizer, output, prompt_ids)
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         return list(self._tokenizer.convert_ids_to_tokens(list(ids)))
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        return str(
-            self._tokenizer.decode(
-                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        )
 
     def steps(self, prompt_ids: Sequence[int]) -> Iterator[Step]:
         import torch
@@ -108,6 +92,44 @@ class TransformersRuntime(StepwiseRuntime):
                 logprob = row[given[0, 0]] - row.logsumexp(0)
             cache = out.past_key_values
             yield Step(int(given), float(logprob))
+
+    def force(self, ids: Sequence[int], first_row: int = 0) -> Iterator[Any]:
+        return force_model(self._model, ids, first_row)
+
+
+def load_model(folder: Path, **options: Any) -> Any:
+    """The reference arithmetic: a checkpoint in float32 with eager attention."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    found: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        local_files_only=True,
+        **options,
+    )
+    return found.eval()
+
+
+def force_model(model: Any, ids: Sequence[int], first_row: int = 0) -> Iterator[Any]:
+    """`Runtime.force` of any Transformers model."""
+    import torch
+
+    cache = None
+    for start in range(0, len(ids), CHUNK):
+        part = ids[start : start + CHUNK]
+        wanted = min(len(part), start + len(part) - first_row)
+        with torch.inference_mode():
+            out = model(
+                input_ids=torch.tensor([list(part)]),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=max(wanted, 1),
+            )
+        cache = out.past_key_values
+        if wanted > 0:
+            yield out.logits[0].float().numpy()
 
 
 def _end_ids(model: Any) -> list[int]:

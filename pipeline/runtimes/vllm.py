@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,18 @@ class VllmRuntime(Runtime):
             "decoding": "greedy (temperature 0, every penalty neutral)",
             "logprobs": model.logprobs_mode,
             "threads": torch.get_num_threads(),
+            "end_ids": self._end_ids(),
             "stop": list(self._job.decode.stop),
             "chat_template": "the tokenizer's own" if self._tokenizer.chat_template else "none",
         }
         return Description(build=dict(build), settings=settings)
+
+    def _end_ids(self) -> list[int]:
+        """Ids that end an answer: the generation config's, else the tokenizer's own."""
+        declared = self._llm.llm_engine.model_config.try_get_generation_config()
+        found = declared.get("eos_token_id")
+        ids = found if isinstance(found, list) else [found]
+        return sorted({*ids, self._tokenizer.eos_token_id} - {None})
 
     def generate(self, prompt: PinnedPrompt) -> Completion:
         from vllm.exceptions import VLLMClientError
@@ -86,12 +94,41 @@ class VllmRuntime(Runtime):
             evalset=prompt.evalset,
             id=prompt.id,
             prompt_ids=tuple(result.prompt_token_ids),
+            prompt_text=result.prompt,
             output_ids=tuple(ids),
             pieces=tuple(self._tokenizer.convert_ids_to_tokens(ids)),
             logprobs=tuple(float(row[token].logprob) for row, token in rows),
             text=output.text,
             finish_reason=reason,
         )
+
+    def force(self, ids: Sequence[int], first_row: int = 0) -> Iterator[Any]:
+        """Raw log-probabilities: vLLM gives nothing nearer to the logits. One prompt is one chunk.
+
+        Row t is the prompt log-probabilities of token t + 1, the last row those of a first
+        generated token.
+        """
+        import numpy as np
+        from vllm import SamplingParams
+
+        sampling = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            logprobs=-1,
+            prompt_logprobs=-1,
+            flat_logprobs=True,
+            detokenize=False,
+        )
+        prompt: Any = {"prompt_token_ids": list(ids)}
+        (result,) = self._llm.generate(prompt, sampling, use_tqdm=False)
+        prompted, generated = result.prompt_logprobs, result.outputs[0].logprobs
+        places = [(prompted, place) for place in range(first_row + 1, len(ids))] + [(generated, 0)]
+        width = self._llm.llm_engine.model_config.get_vocab_size()
+        rows = np.full((len(places), width), -np.inf, dtype=np.float32)
+        for row, (flat, place) in zip(rows, places, strict=True):
+            part = slice(flat.start_indices[place], flat.end_indices[place])
+            row[np.asarray(flat.token_ids[part])] = flat.logprobs[part]
+        yield rows
 
 
 def _load(folder: Path, context_length: int) -> Any:

@@ -1,11 +1,12 @@
-"""The child process of one turn of a cell: load, answer every prompt, write each answer at once.
+"""The child process of one turn of a cell: load, answer every prompt, force every text.
 
     python -m pipeline.runtimes.worker JOB.json
 
 Control messages go to standard output as JSON lines (`Event`); whatever the runtime itself prints
-goes to standard error. Finished answers go to the journal, one line each, so that a crash loses
-nothing that was done. This module runs in the runtime's own interpreter: it imports nothing but the
-contract, pydantic and the runtime.
+goes to standard error. Answers go to the journal, one line each as they are given, distributions
+into the folder beside it, sequence by sequence, so that a crash loses nothing that was done. This
+module runs in the runtime's own interpreter: it imports nothing but the contract, numpy, pydantic
+and the runtime.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from pipeline.runtimes import registry
+from pipeline.runtimes import forced, registry
 from pipeline.runtimes.base import Job, PromptError, PromptRefusedError, Runtime
 from pipeline.schema.answers import Completion, PinnedPrompt
 from pipeline.schema.values import Value, canonical, load, load_lines
@@ -47,6 +48,7 @@ class Event(Value):
     total: int = 0
     build: dict[str, JsonValue] | None = None
     settings: dict[str, JsonValue] | None = None
+    not_forced: str = ""
 
 
 def read_journal(path: Path) -> list[Entry]:
@@ -58,7 +60,7 @@ def read_journal(path: Path) -> list[Entry]:
 
 
 def run(job: Job, runtime: Runtime, say: int) -> None:
-    """Answer every prompt the journal does not hold yet."""
+    """Answer every prompt the journal does not hold yet, then force the texts."""
     prompts = list(load_lines(PinnedPrompt, job.prompts))
     finished = read_journal(job.journal)
     done = {entry.key for entry in finished}
@@ -71,7 +73,35 @@ def run(job: Job, runtime: Runtime, say: int) -> None:
                 journal.write(canonical(_answer(runtime, prompt)) + "\n")
                 journal.flush()
     description = runtime.describe()
-    _tell(say, Event(event="done", build=description.build, settings=description.settings))
+    done_event = Event(
+        event="done",
+        build=description.build,
+        settings=description.settings,
+        not_forced=_force(job, runtime, prompts, say),
+    )
+    _tell(say, done_event)
+
+
+def _force(job: Job, runtime: Runtime, prompts: Sequence[PinnedPrompt], say: int) -> str:
+    """Force the job's texts; why that failed, if it did: the answers are kept all the same."""
+    try:
+        for text in job.texts:
+            out = job.distributions / text.name
+            out.mkdir(parents=True, exist_ok=True)
+            if text.folder is None:
+                entries = read_journal(job.journal)
+                answers = {entry.key: entry.completion for entry in entries if entry.completion}
+                forced.write_text(text, out, prompts, answers)
+            forced.force(
+                runtime.force,
+                text,
+                out,
+                reverse=job.turn == 2,
+                say=lambda what, total: _tell(say, Event(event="item", item=what, total=total)),
+            )
+    except Exception as error:  # whatever a runtime raises is what is known of its distributions
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def _answer(runtime: Runtime, prompt: PinnedPrompt) -> Entry:

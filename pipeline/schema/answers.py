@@ -28,7 +28,8 @@ class PinnedPrompt(Value):
 class Completion(Value):
     """What a runtime answered on its native text path.
 
-    `prompt_ids` are the ids of the runtime's own rendering and tokenization. `output_ids` end with
+    `prompt_ids` are the ids of the runtime's own rendering and tokenization, `prompt_text` is the
+    rendered text before it (None where the runtime does not tell). `output_ids` end with
     the stop token when `finish_reason` is "stop". `logprobs` has one natural-log probability per
     output id. `pieces` has the text of each output id alone, for display.
     """
@@ -36,6 +37,7 @@ class Completion(Value):
     evalset: str
     id: str
     prompt_ids: tuple[int, ...]
+    prompt_text: str | None = None
     output_ids: tuple[int, ...]
     pieces: tuple[str, ...]
     logprobs: tuple[float, ...]

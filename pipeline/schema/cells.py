@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from pipeline.schema.forced import ForcedRecord
 from pipeline.schema.values import Value
 
 
@@ -48,8 +49,9 @@ class NoiseFloor(Value):
 class CellRecord(Value):
     """One scored cell: what ran, with which settings in force, and how it ended.
 
-    `settings` and `build` are what the runtime reported of itself; `load_identity` is the identity
-    of the artifact's bytes as verified right before loading.
+    `settings` and `build` are what the runtime reported of itself; `artifact_identity` is that of
+    the artifact's bytes as verified right before loading. `forced` is what it kept of each
+    teacher-forced text, `not_forced` why there is nothing though there should be.
     """
 
     schema_version: Literal[1] = 1
@@ -60,5 +62,7 @@ class CellRecord(Value):
     prompts_sha256: str
     completions_sha256: str | None
     floor: NoiseFloor | None
+    forced: tuple[ForcedRecord, ...] = ()
+    not_forced: str = ""
     build: dict[str, JsonValue]
     settings: dict[str, JsonValue]

@@ -17,7 +17,9 @@ from pipeline.schema.values import dump
 def main() -> None:
     """Compare the cells of the whole project."""
     project = params.read()
-    found = analyse(graph.hops(project), cells.evidence(project), cells.pinned())
+    found = analyse(
+        graph.hops(project), cells.evidence(project), cells.pinned(), cells.vocabulary()
+    )
     with new_directory(cells.DRIFT.parent) as folder:
         dump(found, folder / cells.DRIFT.name)
 

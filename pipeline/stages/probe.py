@@ -6,7 +6,7 @@ Writes, only where the content changes anything:
 
 - `artifacts/env/<runtime>.json`: installed versions, CPU features, threads;
 - `artifacts/code/<stage>`: the stage's import closure, a sha256 per file;
-- `artifacts/locations/<name>.json`: what a local source or adapter folder holds;
+- `artifacts/locations/<name>.json`: what a local source or adapter folder, or the corpora, hold;
 - `artifacts/attempts/<cell>`: a number that grows when the cell's last run was killed, so that the
   next run tries it again (DVC would otherwise serve the failure from its run-cache).
 """
@@ -38,6 +38,11 @@ def main() -> None:
     for name, location in places.items():
         found = locations.fingerprint(location)
         _write(records.ARTIFACTS / "locations" / f"{name}.json", _json(found))
+    corpora = {
+        name: locations.sha256(Path(corpus.path))
+        for name, corpus in project.distributions.corpora.items()
+    }
+    _write(records.ARTIFACTS / "locations" / "corpora.json", _json(corpora))
     for spec in plan.plan(project):
         _attempt(spec.id)
 

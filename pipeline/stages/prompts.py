@@ -3,15 +3,19 @@
     python -m pipeline.stages.prompts
 
 Writes `artifacts/prompts/<variant>.jsonl` (what a variant's cells are asked), `root.jsonl` (what
-the source is asked: everything) and `artifacts/evalset/items.jsonl` (the items with their checks).
+the source is asked: everything), `corpora.json` (the corpora in windows), `vocabulary.json` (what
+the source calls each id) and `artifacts/evalset/items.jsonl` (the items with their checks).
 """
 
 from __future__ import annotations
 
-from pipeline import evalset, params, prompts, records
+from pathlib import Path
+
+from pipeline import evalset, params, prompts, records, texts
 from pipeline.errors import exits_cleanly
 from pipeline.files import new_directory
-from pipeline.schema.values import dump_lines
+from pipeline.schema.forced import Corpora
+from pipeline.schema.values import dump, dump_lines
 
 ROOT = "root"
 
@@ -22,14 +26,22 @@ def main() -> None:
     project = params.read()
     items = evalset.load([evalset.path_of(name) for name in project.evalset_names])
     source = records.verified(f"checkpoints/{params.BASE}")
-    pinned = prompts.pin(
-        items, records.ARTIFACTS / source.name, limit=project.decode.max_new_tokens
-    )
+    tokenizer = prompts.tokenizer_of(records.ARTIFACTS / source.name)
+    pinned = prompts.pin(items, tokenizer, limit=project.decode.max_new_tokens)
+    windows = [
+        window
+        for name, corpus in project.distributions.corpora.items()
+        for window in prompts.windows(
+            tokenizer, name, evalset.corpus(name, Path(corpus.path)), size=corpus.window
+        )
+    ]
     with new_directory(records.ARTIFACTS / "prompts") as folder:
         dump_lines(pinned, folder / f"{ROOT}.jsonl")
         for variant, names in project.evalsets.items():
             asked = [prompt for prompt in pinned if prompt.evalset in names]
             dump_lines(asked, folder / f"{variant}.jsonl")
+        dump(Corpora(windows=tuple(windows)), folder / texts.CORPORA.name)
+        dump(prompts.vocabulary(tokenizer), folder / "vocabulary.json")
     with new_directory(records.ARTIFACTS / "evalset") as folder:
         dump_lines(items, folder / "items.jsonl")
 

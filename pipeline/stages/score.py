@@ -12,12 +12,13 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline import params, plan, records
+from pipeline import params, plan, records, texts
 from pipeline.errors import exits_cleanly
 from pipeline.files import new_directory, write_text
 from pipeline.progress import progress
 from pipeline.runtimes import cell
-from pipeline.runtimes.base import Decode
+from pipeline.runtimes.base import Decode, TextJob
+from pipeline.schema.cells import CellSpec
 from pipeline.schema.values import dump, dump_lines
 
 
@@ -49,11 +50,16 @@ def main() -> None:
                 project.limits.deadline_s, project.limits.memory_gib, project.limits.workers
             ),
             progress=report,
+            texts=_texts(project, spec),
         )
+    if spec.id == plan.reference(project, variant):
+        texts.write(result.distributions / variant, result.record)
     with new_directory(records.ARTIFACTS / "cells" / spec.id) as folder:
         dump(result.record, folder / "cell.json")
         dump_lines(result.completions, folder / "completions.jsonl")
         dump_lines(result.errors, folder / "errors.jsonl")
+        texts.keep(result.distributions, result.record, folder)
+    result.clear()
     seconds = round(time.monotonic() - started, 2)
     write_text(
         cell.WORK / "timings" / f"{spec.id.replace('/', '-')}.json",
@@ -61,6 +67,20 @@ def main() -> None:
     )
     outcome = result.record.outcome
     sys.stderr.write(f"{spec.id}: {outcome.state} {outcome.reason} ({seconds} s)\n")
+
+
+def _texts(project: params.Params, spec: CellSpec) -> tuple[TextJob, ...]:
+    own = spec.id == plan.reference(project, spec.variant)
+    return tuple(
+        TextJob(
+            name=name,
+            folder=None if own and name == spec.variant else texts.FOLDER.absolute() / name,
+            sources=plan.sources(project, spec),
+            top_k=project.distributions.top_k,
+            corpora=texts.CORPORA.absolute(),
+        )
+        for name in plan.texts(project, spec)
+    )
 
 
 if __name__ == "__main__":

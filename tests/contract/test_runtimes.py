@@ -45,7 +45,7 @@ ITEMS = (
 
 @pytest.fixture(scope="session")
 def pinned(clerk: Path) -> list[PinnedPrompt]:
-    return prompts.pin(ITEMS, clerk, limit=64)
+    return prompts.pin(ITEMS, prompts.tokenizer_of(clerk), limit=64)
 
 
 def score(

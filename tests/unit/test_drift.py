@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from pipeline import params, plan
 from pipeline.drift.analysis import analyse
 from pipeline.drift.blame import path_to
+from pipeline.drift.cause import first_difference
 from pipeline.drift.evidence import CellEvidence
-from pipeline.drift.hops import first_divergent, flip, hop_drift, median_divergence
+from pipeline.drift.hops import flip, hop_drift, median_divergence
 from pipeline.errors import InputError
 from pipeline.lineage import graph
 from pipeline.schema.answers import Completion, PinnedPrompt
@@ -87,8 +88,8 @@ class TestFirstDivergent:
     def test_symmetric_and_equal_up_to_there(
         self, left: tuple[int, ...], right: tuple[int, ...]
     ) -> None:
-        where = first_divergent(left, right)
-        assert where == first_divergent(right, left)
+        where = first_difference(left, right)
+        assert where == first_difference(right, left)
         if where is None:
             assert left == right
         else:
@@ -96,8 +97,8 @@ class TestFirstDivergent:
             assert left[where : where + 1] != right[where : where + 1]
 
     def test_prefix_parts_at_the_end_of_the_shorter(self) -> None:
-        assert first_divergent((1, 2), (1, 2, 3)) == 2
-        assert first_divergent((), (1,)) == 0
+        assert first_difference((1, 2), (1, 2, 3)) == 2
+        assert first_difference((), (1,)) == 0
 
 
 class TestFlip:

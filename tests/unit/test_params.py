@@ -25,6 +25,7 @@ def project(**changes: Any) -> dict[str, Any]:
         "mlx": {"artifacts": ["4bit"], "recipes": {"4bit": {"bits": 4, "group_size": 64}}},
         "vllm": ["base"],
         "decode": {"max_new_tokens": 8, "context_length": 64},
+        "distributions": {"top_k": 64, "corpora": {}},
         "limits": {"threads": 1},
     }
     return {**data, **changes}

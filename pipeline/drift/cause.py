@@ -1,0 +1,161 @@
+"""Why two answers part at a token: text, stored weights, or the arithmetic that ran them; pure.
+
+Both cells teacher-forced the reference's answer, so at the token where they part each has a
+distribution over the very context it decoded from, as long as the parent still gave the
+reference's answer. Four distributions decide: parent A, child B, and their stored weights in the
+reference runtime, W(A) and W(B).
+
+- B emitted a token that its own distribution does not prefer: it does not decode greedily (a
+  penalty, a sampler), which belongs to the text path; unless it is a near-tie, where evaluating one
+  token at a time rounds otherwise than evaluating all at once.
+- W(B) already prefers B's token, and W(A) does not: the stored weights.
+- Otherwise the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.distributions import Distributions
+from pipeline.drift.evidence import CellEvidence
+from pipeline.schema.answers import Completion, PinnedPrompt
+from pipeline.schema.forced import ForcedSequence
+from pipeline.schema.hops import Cause
+
+NEAR_TIE = 0.1
+"""Nats: a parent that prefers its token by no more than this may lose it to rounding."""
+DECODING_SLACK = 0.3
+"""Nats by which decoding may prefer another token than teacher-forcing without another rule:
+llama.cpp's logits differ by up to 0.11 between the two on a 4-bit file."""
+
+
+@dataclass(frozen=True)
+class Prefers:
+    """One row of a cell's distribution: its two most likely ids, nats between them."""
+
+    top1: int
+    top2: int
+    margin: float
+
+    def at_most_behind(self, token: int) -> float:
+        """Nats from the most likely id down to `token`; a lower bound beyond the second."""
+        return 0.0 if token == self.top1 else self.margin
+
+
+@dataclass(frozen=True)
+class Ends:
+    """One item at both ends of a hop."""
+
+    parent: Completion
+    child: Completion
+    pinned: PinnedPrompt
+
+
+def cause(text: str, parent: CellEvidence, child: CellEvidence, ends: Ends) -> Cause | None:
+    """Why the child's answer parts from the parent's; None when it does not.
+
+    Args:
+        text: name of the teacher-forced text both were put through.
+        parent: the cell before the hop.
+        child: the cell after it.
+        ends: their answers.
+    """
+    before, after = ends.parent.output_ids, ends.child.output_ids
+    place = first_difference(before, after)
+    if place is None:
+        return None
+    if ends.child.prompt_ids != ends.parent.prompt_ids:
+        return Cause(component="text", reason="the prompt has other ids")
+    stopped = _stopped(parent, ends, place)
+    if stopped:
+        return Cause(component="text", reason=stopped)
+    rows = {
+        name: _row(found, ends, place)
+        for name, found in (
+            ("parent", parent.distributions.get(text)),
+            ("child", child.distributions.get(text)),
+            ("parent_weights", _weights(parent, text)),
+            ("child_weights", _weights(child, text)),
+        )
+    }
+    return _decide(rows, before[place], after[place])
+
+
+def _decide(rows: Mapping[str, Prefers | None], before: int, after: int) -> Cause:
+    parent, child = rows["parent"], rows["child"]
+    if parent is None or child is None:
+        return Cause(component=None, reason="parted after the reference's answer was left")
+    margin, near = parent.margin, parent.margin <= NEAR_TIE
+    gap = child.at_most_behind(after)
+    if gap > DECODING_SLACK:
+        return Cause(
+            component="text",
+            reason=f"not greedy: its own most likely token is ahead by {gap:.2g} nats",
+            margin=margin,
+            near_tie=near,
+        )
+    if gap > 0 or parent.top1 != before:
+        return Cause(
+            component="numerics",
+            reason="decoded token by token it rounds otherwise than teacher-forced",
+            margin=margin,
+            near_tie=near,
+        )
+    stored, kept = rows["child_weights"], rows["parent_weights"]
+    if stored is None or kept is None:
+        return Cause(component=None, reason="the split is withheld", margin=margin, near_tie=near)
+    if stored.top1 == after and kept.top1 != after:
+        reason = "the stored weights alone, in the reference runtime, already prefer this token"
+        return Cause(component="weights", reason=reason, margin=margin, near_tie=near)
+    reason = "the stored weights, in the reference runtime, do not prefer it: the arithmetic does"
+    return Cause(component="numerics", reason=reason, margin=margin, near_tie=near)
+
+
+def first_difference(before: tuple[int, ...], after: tuple[int, ...]) -> int | None:
+    """Index of the first token that differs (the shorter length for a prefix); None if equal."""
+    for index, (left, right) in enumerate(zip(before, after, strict=False)):
+        if left != right:
+            return index
+    return None if len(before) == len(after) else min(len(before), len(after))
+
+
+def _stopped(parent: CellEvidence, ends: Ends, place: int) -> str:
+    """How the rules for ending an answer made it part; empty when tokens did."""
+    before, after = ends.parent.output_ids, ends.child.output_ids
+    if place == len(before):
+        if ends.parent.finish_reason != "stop":
+            return f"the parent was cut off ({ends.parent.finish_reason}), the child went on"
+        if before and before[-1] in parent.end_ids:
+            return "the child went on after the token that ended the parent's answer"
+        return "the child went on after the stop string that ended the parent's answer"
+    if place == len(after):
+        if ends.child.finish_reason != "stop":
+            return f"the child was cut off ({ends.child.finish_reason})"
+        return "the child stopped at a token or string at which the parent went on"
+    return ""
+
+
+def _weights(cell: CellEvidence, text: str) -> Distributions | None:
+    return cell.weights.distributions.get(text) if cell.weights else None
+
+
+def _row(found: Distributions | None, ends: Ends, place: int) -> Prefers | None:
+    """What a cell prefers after the common part, if the forced text has that very context."""
+    if found is None:
+        return None
+    sequence = found.sequence(ends.pinned.key)
+    if sequence is None or not _same_context(sequence, ends, place):
+        return None
+    row: Any = found.read(sequence.key).rows[sequence.n_prompt - 1 + place - sequence.first_row]
+    return Prefers(
+        top1=int(row["top1"]),
+        top2=int(row["top2"]),
+        margin=float(row["top1_logit"]) - float(row["top2_logit"]),
+    )
+
+
+def _same_context(sequence: ForcedSequence, ends: Ends, place: int) -> bool:
+    context = (*ends.child.prompt_ids, *ends.child.output_ids[:place])
+    return sequence.ids[: len(context)] == context and len(context) <= len(sequence.ids)

@@ -1,0 +1,79 @@
+"""Stage `counterfactual`: an artifact's stored weights in the float32 reference runtime.
+
+    python -m pipeline.stages.counterfactual merged | gguf | mlx VARIANT [FORM]
+
+Writes `artifacts/counterfactuals/<artifact>/record.json` and, for GGUF and MLX, distributions.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline import params, plan, records, texts
+from pipeline.counterfactual import record as made
+from pipeline.counterfactual import reference
+from pipeline.errors import exits_cleanly
+from pipeline.files import new_directory
+from pipeline.progress import progress
+from pipeline.runtimes.base import TextJob
+from pipeline.schema.artifacts import ArtifactRecord
+from pipeline.schema.values import dump, load
+from pipeline.schema.weights import ControlRecord, CounterfactualRecord
+
+RUNTIME = {"gguf": "llamacpp", "mlx": "mlx"}
+
+
+@exits_cleanly
+def main() -> None:
+    """Weigh the artifact the command line names."""
+    kind, variant = sys.argv[1:3]
+    project = params.read()
+    if kind == "merged":
+        _merged(variant)
+        return
+    form = sys.argv[3]
+    artifact = records.verified(f"{kind}/{variant}/{form}")
+    checkpoint = records.verified(f"checkpoints/{variant}")
+    quantized = kind == "gguf" and form != project.gguf.outtype
+    parent = records.verified(f"gguf/{variant}/{project.gguf.outtype}") if quantized else checkpoint
+    control = load(ControlRecord, records.ARTIFACTS / "controls" / f"{kind}.json")
+    spec = plan.cell(project, RUNTIME[kind], variant, form)
+    text = TextJob(
+        name=variant,
+        folder=texts.FOLDER / variant,
+        sources=plan.sources(project, spec),
+        top_k=project.distributions.top_k,
+    )
+    reference.prepare(project.limits.threads)
+    which = made.Artifacts(artifact, checkpoint, parent, records.ARTIFACTS)
+    with (
+        new_directory(texts.counterfactual(artifact.name)) as folder,
+        progress(f"counterfactual {artifact.name}") as report,
+    ):
+        found = made.weigh(
+            which,
+            control,
+            (text,),
+            folder / texts.DISTRIBUTIONS,
+            lambda what, total: report(what, 0, total),
+        )
+        dump(found, folder / texts.RECORD)
+    _say(artifact, found)
+
+
+def _merged(adapter: str) -> None:
+    artifact = records.verified(f"checkpoints/{adapter}")
+    source = records.verified(f"checkpoints/{params.BASE}")
+    found = made.merged(made.Artifacts(artifact, artifact, source, records.ARTIFACTS))
+    with new_directory(texts.counterfactual(artifact.name)) as folder:
+        dump(found, folder / texts.RECORD)
+    _say(artifact, found)
+
+
+def _say(artifact: ArtifactRecord, found: CounterfactualRecord) -> None:
+    outcome = "weighed" if found.trusted else f"split withheld: {found.reason}"
+    sys.stderr.write(f"{artifact.name}: {outcome}\n")
+
+
+if __name__ == "__main__":
+    main()
