@@ -85,6 +85,12 @@ class RowFile:
         self._file.close()
 
 
+def width_of(path: Path) -> int:
+    """Columns of an `.npy` file of rows, whole or cut off."""
+    shape: tuple[int, ...] = _header(path)[0]
+    return shape[1]
+
+
 def _header(path: Path) -> tuple[tuple[int, ...], Any, int]:
     """Shape, type and where the rows begin."""
     with path.open("rb") as file:

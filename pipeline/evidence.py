@@ -15,6 +15,7 @@ def read(project: params.Params) -> ReportInput:
     """Gather records, cells, verdicts and drift of `project`."""
     found = cells.evidence(project)
     drift = load(DriftReport, cells.DRIFT)
+    weighed = [cell.weights.record for cell in found.values() if cell.weights is not None]
     return ReportInput(
         artifacts=_artifacts(project),
         cells=tuple(cell.record for cell in found.values()),
@@ -27,6 +28,7 @@ def read(project: params.Params) -> ReportInput:
         references={
             key: item.reference for key, item in cells.items().items() if item.reference is not None
         },
+        counterfactuals=tuple(record for record in weighed if record is not None),
         median_divergence={
             hop.hop.name: median
             for hop in drift.hops

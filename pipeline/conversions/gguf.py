@@ -6,9 +6,11 @@ after each step: a label such as "Q4_K_M" says little where row lengths force ot
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -104,12 +106,10 @@ def quantize(
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = known[quantization]
     parameters.nthread = threads
-    said: list[str] = []
-    keep = llama_cpp.llama_log_callback(lambda _level, text, _data: said.append(text.decode()))
-    llama_cpp.llama_log_set(keep, None)
-    code = llama_cpp.llama_model_quantize(
-        str(source / FILE_NAME).encode(), str(destination / FILE_NAME).encode(), parameters
-    )
+    with _log() as said:
+        code = llama_cpp.llama_model_quantize(
+            str(source / FILE_NAME).encode(), str(destination / FILE_NAME).encode(), parameters
+        )
     if code:
         tail = "\n  ".join("".join(said).strip().splitlines()[-4:])
         raise ToolError(
@@ -117,6 +117,24 @@ def quantize(
             remedy="take the word out of gguf.quantizations if this model cannot have it",
         )
     return {"ftype": quantization, "ftype_value": known[quantization]}
+
+
+@contextlib.contextmanager
+def _log() -> Iterator[list[str]]:
+    """What llama.cpp says meanwhile; afterwards it talks to llama-cpp-python's own logger again.
+
+    llama.cpp keeps the callback it is given: one that Python has freed crashes the next message.
+    """
+    import llama_cpp
+    from llama_cpp._logger import llama_log_callback
+
+    said: list[str] = []
+    keep = llama_cpp.llama_log_callback(lambda _level, text, _data: said.append(text.decode()))
+    llama_cpp.llama_log_set(keep, None)
+    try:
+        yield said
+    finally:
+        llama_cpp.llama_log_set(llama_log_callback, None)
 
 
 def check_same_tensors(parent: ArtifactRecord, child: Census, name: str) -> None:

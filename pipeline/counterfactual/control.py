@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,17 +39,19 @@ _TOKENIZER = ("tokenizer*", "*.jinja", "special_tokens_map.json", "vocab.json", 
 
 Kind = Literal["gguf", "mlx"]
 KINDS: tuple[Kind, ...] = ("gguf", "mlx")
+Loader = Callable[[Path], Any]
+LOADERS: Mapping[Kind, Loader] = {"gguf": gguf.load, "mlx": mlx.load}
 
 
-def control(kind: Kind, source: Path) -> ControlRecord:
-    """Try the loader of `kind` on a small checkpoint like the one in `source`."""
+def control(kind: Kind, source: Path, load: Loader | None = None) -> ControlRecord:
+    """Try the loader of `kind` (or `load` in its place) on a small checkpoint like `source`."""
     with tempfile.TemporaryDirectory() as folder:
         small, made = Path(folder, "checkpoint"), Path(folder, "converted")
         small.mkdir()
         try:
-            tensors = _write(source, small)
+            tensors = small_checkpoint(source, small, seed=SEED, num_hidden_layers=LAYERS)
             _convert(kind, small, made)
-            reason = _round_trip(kind, small, made)
+            reason = _round_trip(small, made, load or LOADERS[kind])
             expected = _fields(kind)(made)
         except Exception as error:  # whatever a loader raises is why it cannot be trusted
             return ControlRecord(
@@ -74,21 +76,32 @@ def _shrunk(kind: Kind, name: str) -> bool:
     return name.endswith(tuple(f"{sign}{field}" for sign in ".:" for field in SHRUNK[kind]))
 
 
-def _write(source: Path, folder: Path) -> int:
-    """The small random checkpoint; how many tensors it has."""
+def small_checkpoint(source: Path, folder: Path, *, seed: int, **changes: Any) -> int:
+    """Write a random float32 checkpoint with the source's config and tokenizer.
+
+    Args:
+        source: folder of the checkpoint it resembles.
+        folder: existing, empty folder.
+        seed: of its weights.
+        changes: config fields to set otherwise; None leaves a field out.
+
+    Returns:
+        How many tensors it has.
+    """
     import torch
     from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    config["num_hidden_layers"] = min(LAYERS, config.get("num_hidden_layers", LAYERS))
+    left_out = {name for name, value in changes.items() if value is None}
+    config = {name: v for name, v in (config | changes).items() if name not in left_out}
     if config.get("hidden_size", 0) > WIDTH:
         config |= {name: value for name, value in NARROW.items() if name in config}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     for pattern in (*_TOKENIZER, "generation_config.json"):
         for path in source.glob(pattern):
             shutil.copyfile(path, folder / path.name)
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     model: Any = AutoModelForCausalLM.from_config(
         AutoConfig.from_pretrained(folder), dtype=torch.float32
     )
@@ -109,10 +122,10 @@ def _convert(kind: Kind, small: Path, made: Path) -> None:
         mlx_conversion.convert(small, made, MlxRecipe(dtype="float32"))
 
 
-def _round_trip(kind: Kind, small: Path, made: Path) -> str:
+def _round_trip(small: Path, made: Path, load: Loader) -> str:
     """What did not come back as it went in, empty when everything did."""
     before = reference.checkpoint(small)
-    after = (gguf.load if kind == "gguf" else mlx.load)(made)
+    after = load(made)
     given, found = reference.arrays(before), reference.arrays(after)
     odd = sorted(given.keys() ^ found.keys())
     if odd:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.conversions.gguf import FILE_NAME
 from pipeline.counterfactual.fields import written
-from pipeline.counterfactual.tensors import change, place, same_values
+from pipeline.counterfactual.tensors import added, change, place, same_values
 from pipeline.runtimes.transformers import load_model
 from pipeline.schema.weights import TensorChange
 
@@ -68,7 +68,7 @@ def against_checkpoint(
         found.append(
             change(name, before=before, after=missing, stored=kind, again=_cast(before, kind))
         )
-    return tuple(found)
+    return (*found, *added(loaded, parent, kinds))
 
 
 def against_gguf(folder: Path, parent: Path, known: Iterable[str]) -> tuple[TensorChange, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.counterfactual import fields as beside
-from pipeline.counterfactual.tensors import change, same_values
+from pipeline.counterfactual.tensors import added, change, same_values
 from pipeline.runtimes.transformers import load_model
 from pipeline.schema.weights import TensorChange
 
@@ -70,7 +70,7 @@ def against_checkpoint(
         missing = np.zeros_like(before) if after is None else after
         again = _again(before, kind, rules(name.rpartition(".")[0]))
         found.append(change(name, before=before, after=missing, stored=kind, again=again))
-    return tuple(found)
+    return (*found, *added(loaded, parent, kinds))
 
 
 def raw(folder: Path) -> dict[str, tuple[Array, str]]:

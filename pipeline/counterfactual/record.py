@@ -39,19 +39,32 @@ class Artifacts:
 
 
 def weigh(
-    which: Artifacts, known: ControlRecord, texts: tuple[TextJob, ...], out: Path, say: forced.Say
+    which: Artifacts,
+    known: ControlRecord,
+    texts: tuple[TextJob, ...],
+    out: Path,
+    say: forced.Say,
+    load: control.Loader | None = None,
 ) -> CounterfactualRecord:
     """Force the texts through the artifact's stored weights in float32, into `out`.
 
     Whatever keeps the loader from being trusted withholds the split; nothing is raised.
+
+    Args:
+        which: the artifact and those it comes from.
+        known: the control of the loader.
+        texts: what to teacher-force.
+        out: folder for one folder of distributions per text.
+        say: told of every sequence.
+        load: in place of the kind's own loader.
     """
     folder, kind = which.folder(which.artifact), known.kind
     config, text = _fields(which, known)
     record = CounterfactualRecord(
         artifact=which.artifact.name,
         artifact_identity=which.artifact.identity,
-        checkpoint=which.checkpoint.name,
-        checkpoint_identity=which.checkpoint.identity,
+        parent=which.parent.name,
+        parent_identity=which.parent.identity,
         trusted=known.trusted,
         reason=known.reason and f"the loader failed its control: {known.reason}",
         config=config,
@@ -60,7 +73,7 @@ def weigh(
     if not known.trusted:
         return record
     try:
-        model = (gguf.load if kind == "gguf" else mlx.load)(folder)
+        model = (load or control.LOADERS[kind])(folder)
         loaded = reference.arrays(model)
         fault = (gguf.unfaithful if kind == "gguf" else mlx.unfaithful)(folder, loaded)
         if fault:
@@ -87,13 +100,15 @@ def merged(which: Artifacts) -> CounterfactualRecord:
     return CounterfactualRecord(
         artifact=which.artifact.name,
         artifact_identity=which.artifact.identity,
-        checkpoint=which.checkpoint.name,
-        checkpoint_identity=which.checkpoint.identity,
+        parent=which.parent.name,
+        parent_identity=which.parent.identity,
         trusted=True,
         config=tuple(each for each in changed if not fields.is_text(each.field)),
         text_fields=tuple(each for each in changed if fields.is_text(each.field)),
         tensors=tuple(
-            change(name, before=values, after=after[name][0], stored=kinds[name], again=None)
+            change(name, before=values, after=after[name][0], stored=kinds[name]).model_copy(
+                update={"explained": None}
+            )
             for name, (values, _) in before.items()
             if name in after
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def place(name: str) -> tuple[int | None, str]:
 
 
 def change(
-    name: str, *, before: Array, after: Array, stored: str, again: Array | None
+    name: str, *, before: Array, after: Array, stored: str, again: Array | None = None
 ) -> TensorChange:
     """One tensor before and after it was stored.
 
@@ -56,6 +57,22 @@ def change(
         relative_error=error,
         explained=_explained(before, after, again, error),
     )
+
+
+def added(
+    loaded: Mapping[str, Array], parent: Mapping[str, Array], kinds: Mapping[Any, str]
+) -> Iterator[TensorChange]:
+    """Tensors the parent has under no name: a copy of one of its own (a tied head) is no change."""
+    for name in sorted(loaded.keys() - parent.keys()):
+        if not any(np.array_equal(loaded[name], values) for values in parent.values()):
+            nothing = np.zeros_like(loaded[name])
+            yield change(
+                name,
+                before=nothing,
+                after=loaded[name],
+                stored=kinds.get(name, "absent"),
+                again=nothing,
+            )
 
 
 def _explained(before: Array, after: Array, again: Array | None, error: float) -> Explained:

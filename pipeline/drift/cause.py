@@ -66,6 +66,8 @@ def cause(text: str, parent: CellEvidence, child: CellEvidence, ends: Ends) -> C
     place = first_difference(before, after)
     if place is None:
         return None
+    if _is_reference(child.distributions.get(text), ends):
+        return Cause(component=None, reason="back to the reference's answer, which the parent left")
     if ends.child.prompt_ids != ends.parent.prompt_ids:
         return Cause(component="text", reason="the prompt has other ids")
     stopped = _stopped(parent, ends, place)
@@ -83,10 +85,18 @@ def cause(text: str, parent: CellEvidence, child: CellEvidence, ends: Ends) -> C
     return _decide(rows, before[place], after[place])
 
 
+def _is_reference(found: Distributions | None, ends: Ends) -> bool:
+    """Whether the child gives the reference's own answer: what parts is then the parent's doing."""
+    sequence = found.sequence(ends.pinned.key) if found else None
+    if sequence is None:
+        return False
+    return (*ends.child.prompt_ids, *ends.child.output_ids) == (*sequence.ids, sequence.target)
+
+
 def _decide(rows: Mapping[str, Prefers | None], before: int, after: int) -> Cause:
     parent, child = rows["parent"], rows["child"]
     if parent is None or child is None:
-        return Cause(component=None, reason="parted after the reference's answer was left")
+        return Cause(component=None, reason="no distribution of this very context was kept")
     margin, near = parent.margin, parent.margin <= NEAR_TIE
     gap = child.at_most_behind(after)
     if gap > DECODING_SLACK:

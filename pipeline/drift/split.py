@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.distributions import Distributions
 from pipeline.drift.evidence import CellEvidence
-from pipeline.drift.statistics import distribution_drift
+from pipeline.drift.statistics import shared_rows, summarize
 from pipeline.schema.hops import Hop, Split
 from pipeline.schema.statistics import DistributionDrift
 
@@ -16,13 +16,29 @@ from pipeline.schema.statistics import DistributionDrift
 class Comparisons:
     """Comparisons already made: a parent's numerics serve all its children."""
 
-    _made: dict[tuple[Path, Path], DistributionDrift | None] = field(default_factory=dict)
+    _made: dict[tuple[Path, Path], tuple[DistributionDrift | None, DistributionDrift | None]] = (
+        field(default_factory=dict)
+    )
 
     def drift(self, parent: Distributions, child: Distributions) -> DistributionDrift | None:
         """Drift from `parent` to `child`, None when they have no sequence in common."""
+        return self._both(parent, child)[0]
+
+    def answers(self, parent: Distributions, child: Distributions) -> DistributionDrift | None:
+        """The same over the rows about answers alone."""
+        return self._both(parent, child)[1]
+
+    def _both(
+        self, parent: Distributions, child: Distributions
+    ) -> tuple[DistributionDrift | None, DistributionDrift | None]:
         key = (parent.folder, child.folder)
         if key not in self._made:
-            self._made[key] = distribution_drift(parent, child)
+            rows = shared_rows(parent, child)
+            answers = rows.answers() if rows else None
+            self._made[key] = (
+                summarize(rows) if rows else None,
+                summarize(answers) if answers else None,
+            )
         return self._made[key]
 
 
@@ -50,7 +66,9 @@ def split(
         return None, "no teacher-forced sequence in common"
     withheld = "; ".join(reason for cell in (parent, child) if (reason := _withheld(cell, text)))
     if withheld or parent.weights is None or child.weights is None:
-        return Split(end_to_end=whole, withheld=withheld or "no counterfactual"), ""
+        answers = made.answers(before, after)
+        withheld = withheld or "no counterfactual"
+        return Split(end_to_end=whole, answers=answers, withheld=withheld), ""
     stored, kept = child.weights.distributions[text], parent.weights.distributions[text]
     weights, numerics = made.drift(kept, stored), made.drift(stored, after)
     rest = None
@@ -59,6 +77,7 @@ def split(
     return (
         Split(
             end_to_end=whole,
+            answers=made.answers(before, after),
             weights=weights,
             numerics=numerics,
             parent_numerics=made.drift(kept, before),

@@ -35,7 +35,7 @@ Ints = NDArray[np.int64]
 
 RESAMPLES = 1000
 SEED = 1979
-DRAWN = 2**20
+DRAWN = 2**16
 """Values drawn at once while resampling: what bounds its memory."""
 NORMAL_95 = 1.96
 LEAST_LOG_P = -600.0
@@ -67,7 +67,8 @@ class RowSample:
     natural-log probabilities of the target, NaN where there is none, -inf where a vocabulary has no
     such id; `confidence`: the parent's probability of its own most likely id; `tail`: its
     probability of everything outside the partition; `position`: the row's index in the ids of its
-    sequence. `lengths` [sequences]: rows per sequence, none 0, in the order of the rows.
+    sequence; `answer`: whether it is about an answer or a corpus, not about a prompt. `lengths`
+    [sequences]: rows per sequence, none 0, in the order of the rows.
     """
 
     kl: Floats
@@ -77,7 +78,22 @@ class RowSample:
     confidence: Floats
     tail: Floats
     position: Ints
+    answer: NDArray[np.bool_]
     lengths: Ints
+
+    def answers(self) -> RowSample | None:
+        """The rows about answers alone; None when there is none."""
+        if not self.answer.any():
+            return None
+        counts = np.add.reduceat(
+            self.answer, np.cumsum(self.lengths) - self.lengths, dtype=np.int64
+        )
+        kept = {
+            column.name: getattr(self, column.name)[self.answer]
+            for column in fields(RowSample)
+            if column.name != "lengths"
+        }
+        return RowSample(**kept, lengths=counts[counts > 0])
 
 
 def distribution_drift(parent: Distributions, child: Distributions) -> DistributionDrift | None:
@@ -86,8 +102,19 @@ def distribution_drift(parent: Distributions, child: Distributions) -> Distribut
     Raises:
         ValueError: as `compare`.
     """
-    shared = [each.key for each in parent.sequences if each.key in child.offsets]
-    return summarize(compare(parent, child, shared)) if shared else None
+    sample = shared_rows(parent, child)
+    return None if sample is None else summarize(sample)
+
+
+def shared_rows(parent: Distributions, child: Distributions) -> RowSample | None:
+    """Every row of the sequences both have, in the parent's order; None when there is none.
+
+    Raises:
+        ValueError: as `compare`.
+    """
+    theirs = child.offsets
+    shared = [each.key for each in parent.sequences if each.key in theirs]
+    return compare(parent, child, shared) if shared else None
 
 
 def compare(parent: Distributions, child: Distributions, keys: Sequence[str]) -> RowSample:
@@ -126,7 +153,8 @@ def _sample(sequence: ForcedSequence, parent: Chunk, child: Chunk) -> RowSample:
         child_log_p=_target_log_p(child, targets),
         confidence=np.exp(parent.rows["top1_logit"] - parent.rows["log_z"]),
         tail=np.exp(parent.log_tail),
-        position=np.arange(sequence.first_row, len(sequence.ids)),
+        position=(position := np.arange(sequence.first_row, len(sequence.ids))),
+        answer=(position >= sequence.n_prompt - 1) | (sequence.kind == "corpus"),
         lengths=np.array([len(targets)]),
     )
 
@@ -296,9 +324,6 @@ def paired_scores(
         worse: verdicts that flipped away from correct.
         better: verdicts that flipped to correct.
 
-    Returns:
-        With `holm_p` as yet uncorrected: equal to `mcnemar_p`.
-
     Raises:
         ValueError: no item, or not the same number of them.
     """
@@ -312,7 +337,6 @@ def paired_scores(
         worse=worse,
         better=better,
         mcnemar_p=p,
-        holm_p=p,
         difference=difference,
     )
 

@@ -19,7 +19,7 @@ def summary(hop: HopDrift) -> str:
 
 
 def _flips(hop: HopDrift) -> str:
-    name = hop.hop.child.rpartition("/")[2]
+    name = _name(hop)
     parted = hop.n_items - hop.n_same_sequence
     if hop.hop.kind == "adapter":
         return f"the adapter changes {parted} of {hop.n_items} answers, as it is meant to"
@@ -28,11 +28,19 @@ def _flips(hop: HopDrift) -> str:
             return f"{name} changes no answer of {hop.n_items}"
         return f"{name} words {parted} of {hop.n_items} answers otherwise and flips none"
     sets = Counter(key.partition("/")[0] for key in (*hop.worse, *hop.better))
-    where = ", ".join(f"{count} {evalset}" for evalset, count in sets.most_common())
+    where = ", ".join(f"{count} in {evalset}" for evalset, count in sets.most_common())
     better = f" ({len(hop.better)} for the better)" if hop.better else ""
     return (
         f"{name} flips {len(hop.worse) + len(hop.better)} of {hop.n_items} items{better}: {where}"
     )
+
+
+def _name(hop: HopDrift) -> str:
+    """What the hop introduces, in a word or two."""
+    runtime, _, form = hop.hop.child.split("/")
+    if hop.hop.kind == "runtime":
+        return f"{runtime} instead of the reference runtime"
+    return "merging" if hop.hop.kind == "merge" else form
 
 
 def _components(split: Split | None) -> list[str]:
@@ -53,6 +61,8 @@ def _shares(weights: float, numerics: float) -> str:
     """Which part is larger, and by how much; never a sum."""
     if weights == 0:
         return f"all of it arithmetic ({_nats(numerics)}), the stored weights are unchanged"
+    if numerics == 0:
+        return f"all of it the stored weights ({_nats(weights)})"
     if numerics < weights / 20:
         return f"the stored weights ({_nats(weights)}); arithmetic adds {_nats(numerics)}"
     if weights < numerics / 20:

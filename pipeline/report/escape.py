@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from html import escape
 
 from pipeline.digest import sha256_text
 
@@ -19,6 +20,13 @@ LIMIT = 300
 _NAMED = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _COMMAND = re.compile(r"^( *):(?=:)|#(?=#\w*\[)")
 """Where a CI runner would find `::command::`, `##[command]` or `##vso[command]`."""
+_WORD = r"[A-Za-z0-9]+(?:[-/_'][A-Za-z0-9]+)*"
+_NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?"
+_PLAIN_WORD = rf"\(?(?:{_WORD}|{_NUMBER})\)?[,;:.]?"
+_PLAIN = re.compile(rf"{_PLAIN_WORD}(?: {_PLAIN_WORD})*")
+"""Words and numbers in which Markdown sees nothing."""
+_REFERENCE = re.compile(r"\bGH-|\b[0-9a-f]{7}")
+"""Where GitHub would see an issue or a commit."""
 
 
 class Safe(str):
@@ -69,7 +77,10 @@ def code(text: str, limit: int = LIMIT) -> Safe:
 
     Its fence is longer than any run of backticks within (CommonMark 0.31.2, section 6.1).
     """
-    shown = visible(text, limit)
+    return _span(visible(text, limit))
+
+
+def _span(shown: str) -> Safe:
     if not shown:
         return Safe("(empty)")
     longest = max((len(run) for run in re.findall("`+", shown)), default=0)
@@ -105,6 +116,26 @@ def line(text: str, limit: int = LIMIT) -> Safe:
 def word(text: str, limit: int = LIMIT) -> Safe:
     """A word of the project's own vocabulary as it is; anything else as a code span in a table."""
     return Safe(text) if re.fullmatch(r"[a-z_]+", text) else cell(text, limit)
+
+
+def prose(text: str, limit: int = LIMIT) -> Safe:
+    """Clauses (between `; `) of plain words as they are, any other as a code span in a table.
+
+    What the drift stage writes about a hop is plain words for the most part, and quotes artifacts
+    and models here and there. The template puts something before it on the same line.
+    """
+    clauses = visible(text, limit).split("; ")
+    shown = (each if _is_plain(each) else _span(each) for each in clauses)
+    return Safe("; ".join(shown).replace("|", "\\|"))
+
+
+def _is_plain(clause: str) -> bool:
+    return bool(_PLAIN.fullmatch(clause)) and not _REFERENCE.search(clause)
+
+
+def html(text: str, limit: int = LIMIT) -> Safe:
+    """A `<code>` element on one line, for where Markdown reads nothing: in a `<summary>`."""
+    return Safe(f"<code>{escape(visible(text, limit))}</code>")
 
 
 def label(text: str, limit: int = 60) -> Safe:

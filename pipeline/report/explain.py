@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from pipeline.digest import sha256_text
 from pipeline.errors import InputError, did_you_mean
 from pipeline.report.escape import visible
+from pipeline.report.figures import brief
 from pipeline.report.model import ReportInput, ran
 from pipeline.schema.answers import Completion
 from pipeline.schema.cells import CellRecord
-from pipeline.schema.hops import ItemDrift
+from pipeline.schema.hops import Cause, ItemDrift
 
 ANSWER = 4000
 """Characters shown of one text before it is cut."""
@@ -87,9 +88,26 @@ def _answer(
             yield f"  {check.kind}: {visible(check.detail) or 'failed'}"
     if answer.finish_reason != "stop":
         yield f"  ended by {answer.finish_reason}"
-    same = answer.prompt_ids == evidence.prompts[key].ids
-    yield "  prompt ids: as pinned" if same else "  prompt ids: NOT as pinned"
+    yield f"  prompt ids: {_prompt_ids(evidence, record, key, answer)}"
     yield from _drift(evidence, record, key)
+
+
+def _prompt_ids(evidence: ReportInput, record: CellRecord, key: str, answer: Completion) -> str:
+    """Whether they are the pinned ones; if not, the class of the difference and where it begins."""
+    if answer.prompt_ids == evidence.prompts[key].ids:
+        return "as pinned"
+    hop = evidence.hops_by_child.get(record.cell.id)
+    if hop is None:
+        return "NOT as pinned"
+    before = evidence.answer(hop.hop.parent, key)
+    if before is not None and before.prompt_ids == answer.prompt_ids:
+        return f"NOT as pinned, as already in {visible(hop.hop.parent)}"
+    for found in hop.text.prompts:
+        if found.key == key:
+            own, pinned = _piece(found.own_piece), _piece(found.pinned_piece)
+            where = f"{found.cause} at id {found.position}, {own} instead of {pinned}"
+            return f"NOT as pinned: {where}; {visible(found.detail)}"
+    return "NOT as pinned"
 
 
 def _drift(evidence: ReportInput, record: CellRecord, key: str) -> Iterator[str]:
@@ -103,6 +121,8 @@ def _drift(evidence: ReportInput, record: CellRecord, key: str) -> Iterator[str]
         yield f"  not compared with {visible(hop.hop.parent)}: {visible(why)}"
     else:
         yield f"  {_step(item)} {visible(hop.hop.parent)}"
+        if item.cause is not None:
+            yield f"  cause: {_cause(item.cause)}"
     marks = _first_changes(evidence, record.cell.id, key)
     if marks:
         yield f"  ← first changed here ({marks})"
@@ -111,11 +131,22 @@ def _drift(evidence: ReportInput, record: CellRecord, key: str) -> Iterator[str]
 def _step(item: ItemDrift) -> str:
     if item.same_sequence:
         return "same tokens as"
-    before, after = (
-        "(end)" if piece is None else f'"{visible(piece)}"'
-        for piece in (item.parent_piece, item.child_piece)
-    )
+    before, after = _piece(item.parent_piece), _piece(item.child_piece)
     return f"first divergent token {item.first_divergent}: {before} → {after}, against"
+
+
+def _piece(piece: str | None) -> str:
+    return "(end)" if piece is None else f'"{visible(piece)}"'
+
+
+def _cause(cause: Cause) -> str:
+    """`numerics, margin 0.021 nats, near-tie: decoded token by token …`."""
+    facts: list[str] = [cause.component or "not told apart"]
+    if cause.margin is not None:
+        facts.append(f"margin {brief(cause.margin)} nats")
+    if cause.near_tie:
+        facts.append("near-tie")
+    return f"{', '.join(facts)}: {visible(cause.reason)}"
 
 
 def _first_changes(evidence: ReportInput, cell: str, key: str) -> str:

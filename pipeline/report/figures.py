@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pipeline.report.escape import Safe
 from pipeline.report.model import EvalsetScore
+from pipeline.schema.statistics import Estimate
 
 
 def percent(share: float) -> Safe:
@@ -41,9 +44,77 @@ def bits(value: float) -> Safe:
     return Safe(f"{value:.2f}")
 
 
-def small(value: float) -> Safe:
-    """A difference that is often tiny: `0`, `3.1e-07`."""
-    return Safe("0" if value == 0 else f"{value:.1e}")
+def brief(value: float | None) -> Safe:
+    """Two significant digits, more only of a large whole number: `4.8e-07`, `0.0079`, `1,204`."""
+    if value is None:
+        return Safe("–")
+    if value == 0:
+        return Safe("0")
+    if not 10 <= abs(value) < 1e6:
+        return Safe(f"{value:.2g}")
+    return Safe(f"{value:,.0f}")
+
+
+def signed(value: float | None) -> Safe:
+    """`brief` with a plus sign: a difference that can go either way."""
+    return Safe(f"+{brief(value)}") if value is not None and value > 0 else brief(value)
+
+
+def estimate(value: Estimate | None) -> Safe:
+    """`0.0079 ± 0.0012`; an exact 0 is just that."""
+    return _with_error(value, brief)
+
+
+def change(value: Estimate | None) -> Safe:
+    """`+0.012 ± 0.0021`."""
+    return _with_error(value, signed)
+
+
+def _with_error(value: Estimate | None, show: Callable[[float], Safe]) -> Safe:
+    if value is None:
+        return Safe("–")
+    error = "" if value.value == value.se == 0 else f" ± {brief(value.se)}"
+    return Safe(f"{show(value.value)}{error}")
+
+
+def interval(value: Estimate | None) -> Safe:
+    """The 95 % interval: `[0.0056, 0.01]`."""
+    if value is None:
+        return Safe("–")
+    return Safe(f"[{brief(value.low)}, {brief(value.high)}]")
+
+
+def share(value: Estimate | None) -> Safe:
+    """A share in [0, 1]: `97.1 % ± 0.4`; 100 % and 0 % only for exactly all and none."""
+    if value is None:
+        return Safe("–")
+    shown = f"{100 * value.value:.1f}".removesuffix(".0")
+    if shown == "100" and value.value < 1:
+        shown = "over 99.9"
+    if shown == "0" and value.value > 0:
+        shown = "under 0.1"
+    error = "" if value.se == 0 else f" ± {brief(100 * value.se)}"
+    return Safe(f"{shown} %{error}")
+
+
+def points(value: float) -> Safe:
+    """A difference of probabilities in percent: `-1.3`."""
+    return brief(100 * value)
+
+
+def percentage(value: Estimate) -> Safe:
+    """The same with its error: `-1.3 ± 0.13`."""
+    return Safe(f"{points(value.value)} ± {points(value.se)}")
+
+
+def perplexity(value: Estimate | None) -> Safe:
+    """`1.031 ± 0.0015`: never below 1, so that two digits would hide what changes."""
+    return Safe("–" if value is None else f"{value.value:.4g} ± {brief(value.se)}")
+
+
+def edge(value: float) -> Safe:
+    """Where a bin begins or ends."""
+    return Safe(f"{value:g}")
 
 
 def size(value: int) -> Safe:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.report.model import ReportInput
-from pipeline.schema.hops import HopDrift, ItemDrift
+from pipeline.schema.hops import Cause, HopDrift, ItemDrift
 
 FEWER = (256, 64, 32, 16, 8, 4, 2, 1)
 """How many mere token changes are listed per hop: the first number whose list fits."""
@@ -14,13 +14,17 @@ FEWER = (256, 64, 32, 16, 8, 4, 2, 1)
 
 @dataclass(frozen=True)
 class Change:
-    """One answer over one hop; `first_hop` is where its tokens parted, when that was earlier."""
+    """One answer over one hop; `first_hop` is where its tokens parted, when that was earlier.
+
+    `first_cause` is then why they parted there, if anybody can tell.
+    """
 
     hop: HopDrift
     item: ItemDrift
     parent_text: str
     child_text: str
     first_hop: str | None
+    first_cause: Cause | None
 
 
 @dataclass(frozen=True)
@@ -92,13 +96,14 @@ def _change(evidence: ReportInput, hop: HopDrift, item: ItemDrift) -> Change:
     before = evidence.answer(hop.hop.parent, item.key)
     after = evidence.answer(hop.hop.child, item.key)
     entry = evidence.blame_by_item.get((hop.hop.child, item.key))
-    first = entry.sequence_hop if entry else None
+    earlier = entry if entry and entry.sequence_hop != hop.hop.name else None
     return Change(
         hop=hop,
         item=item,
         parent_text=before.text if before else "",
         child_text=after.text if after else "",
-        first_hop=first if first != hop.hop.name else None,
+        first_hop=earlier.sequence_hop if earlier else None,
+        first_cause=earlier.sequence_cause if earlier else None,
     )
 
 
@@ -132,6 +137,11 @@ class Fitted:
 
     texts: tuple[str, ...]
     more: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of UTF-8 that it takes."""
+        return sum(len(text.encode()) for text in self.texts)
 
 
 def fit(texts: Iterable[str], room: int, *, total: int) -> Fitted:

@@ -17,20 +17,42 @@ from jinja2 import (
     select_autoescape,
 )
 
-from pipeline.report import escape, figures, views
+from pipeline.report import escape, figures, hops, views
 from pipeline.report.escape import Safe
 from pipeline.report.graph import flowchart
 from pipeline.report.items import Fitted, changed_items, fit, fit_per_hop, token_changes
 from pipeline.report.model import ReportInput, ran
 from pipeline.report.settings import runtime_matrix
+from pipeline.report.stored import FURTHEST, stored_rows
 
 TEMPLATES = Path(__file__).parent / "templates"
 LIMIT = 64_000
 """Bytes of the file: a GitHub comment takes 65 536 characters."""
 ROOM = 16_000
-"""Bytes that the changed answers should have, before the rest is said in less detail."""
+"""Bytes that answers and figures of hops should have, before the rest is said in less detail."""
+FIGURES = 6
+"""One part in this many of them is for the figures of hops."""
 NOTES = 1_000
-"""Bytes for the lines that say how many answers are left out."""
+"""Bytes for the lines that say how much is left out."""
+SENTENCE = 4
+"""A sentence may be this many times as long as a name or a token's text."""
+
+FORMATS = (
+    "position",
+    "bits",
+    "brief",
+    "signed",
+    "estimate",
+    "change",
+    "interval",
+    "share",
+    "points",
+    "percentage",
+    "perplexity",
+    "edge",
+    "size",
+)
+"""Functions of `figures` that templates call by name."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +74,19 @@ DETAILS = (
 
 
 @dataclass(frozen=True)
+class Fits:
+    """What there was room for: figures of hops, changed verdicts, changes of tokens alone."""
+
+    blocks: Fitted
+    changed: Fitted
+    parted: Fitted
+
+
+_NONE = Fitted((), 0)
+NOTHING = Fits(blocks=_NONE, changed=_NONE, parted=_NONE)
+
+
+@dataclass(frozen=True)
 class Rows:
     """The rows of a table that are shown, and how many are not."""
 
@@ -62,18 +97,16 @@ class Rows:
 def render(evidence: ReportInput, *, limit: int = LIMIT) -> str:
     """The report as Markdown, of at most about `limit` bytes.
 
-    What does not fit is left out and counted: answers first, worst ones last, then rows.
+    What does not fit is left out and counted: figures and answers first, worst ones last, then
+    rows.
     """
     for detail in DETAILS:
         page = environment(detail)
         context = _context(evidence, detail)
-        none = Fitted((), 0)
-        frame = _page(page, context, changed=none, parted=none)
-        room = limit - NOTES - len(frame.encode())
+        room = limit - NOTES - len(_page(page, context, NOTHING).encode())
         if room >= ROOM:
             break
-    changed, parted = _fit(page, evidence, max(room, 0))
-    return _page(page, context, changed=changed, parted=parted)
+    return _page(page, context, _fit(page, evidence, max(room, 0)))
 
 
 @cache
@@ -89,9 +122,10 @@ def environment(detail: Detail) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for name in ("code", "cell", "line", "quoted", "word", "optional"):
+    for name in ("code", "cell", "line", "quoted", "word", "optional", "html"):
         page.filters[name] = partial(getattr(escape, name), limit=detail.characters)
-    for name in ("position", "bits", "small", "size"):
+    page.filters["prose"] = partial(escape.prose, limit=SENTENCE * detail.characters)
+    for name in FORMATS:
         page.filters[name] = getattr(figures, name)
     page.filters["top"] = partial(_top, rows=detail.rows)
     page.filters["first"] = _first
@@ -113,53 +147,75 @@ def _first(text: str, count: int) -> str:
     return text[:count]
 
 
-def _page(page: Environment, context: dict[str, Any], *, changed: Fitted, parted: Fitted) -> str:
+def _page(page: Environment, context: dict[str, Any], fits: Fits) -> str:
     template = page.get_template("lineage.md.jinja")
-    return template.render(**context, changed=changed, parted=parted)
+    return template.render(**context, blocks=fits.blocks, changed=fits.changed, parted=fits.parted)
 
 
 def _context(evidence: ReportInput, detail: Detail) -> dict[str, Any]:
-    """What the template knows, but for the answers that changed."""
+    """What the template knows, but for what is fitted in."""
     columns = views.evalsets(evidence)[: detail.rows]
-    hops = evidence.drift.hops
+    every = evidence.drift.hops
+    compared = [hop for hop in every if hop.compared]
+    measured = hops.measured(evidence)
     return {
         "max_rows": detail.rows,
         "cells": evidence.cells,
         "states": views.states(evidence),
-        "hops": hops,
-        "compared": [hop for hop in hops if hop.compared],
-        "worst": views.worst_hops(evidence),
+        "hops": every,
+        "compared": compared,
+        "worst": hops.worst_hop(evidence),
+        "findings": hops.findings(evidence),
+        "why": [hop for hop in hops.ranked(compared) if hop.summary],
+        "measured": measured,
+        "unmeasured": [hop for hop in compared if hop.split is None],
+        "withheld": [row for row in measured if row.split.withheld],
+        "tail": hops.tail(measured),
+        "texts": hops.text_rows(evidence),
+        "cell_rows": hops.cell_rows(evidence),
+        "stored": stored_rows(evidence.counterfactuals),
+        "furthest": FURTHEST,
         "medians": evidence.median_divergence,
         "graph": flowchart(evidence, max_edges=detail.rows),
         "evalsets": columns,
         "scores": views.score_rows(evidence, columns),
-        "floors": [cell for cell in evidence.cells if cell.floor is not None],
+        "floors": hops.floor_rows(evidence),
+        "unstable": [cell for cell in evidence.cells if cell.floor and cell.floor.different],
         "matrix": runtime_matrix(evidence.cells),
         "artifacts": views.artifact_rows(evidence.artifacts),
         "failed": [cell for cell in evidence.cells if not ran(cell)],
-        "partly": [hop for hop in hops if hop.reason],
+        "partly": [hop for hop in every if hop.reason],
         "unchecked": views.unchecked(evidence),
         "errored": views.errored(evidence),
     }
 
 
-def _fit(page: Environment, evidence: ReportInput, room: int) -> tuple[Fitted, Fitted]:
-    """Changed verdicts first, token changes into what room is left."""
-    macros = _Macros(page.get_template("items.md.jinja"))
+def _fit(page: Environment, evidence: ReportInput, room: int) -> Fits:
+    """Figures of hops into their part, changed verdicts, token changes into what room is left."""
+    macros = _Macros(page.get_template("items.md.jinja"), page.get_template("hop.md.jinja"))
+    rows = hops.telling(hops.measured(evidence))
+    blocks = fit((macros("figures", row) for row in rows), room // FIGURES, total=len(rows))
+    left = room - blocks.size
     items = changed_items(evidence)
-    changed = fit((macros("changed_item", item) for item in items), room, total=len(items))
-    left = room - sum(len(text.encode()) for text in changed.texts)
+    changed = fit((macros("changed_item", item) for item in items), left, total=len(items))
     parted = fit_per_hop(
-        token_changes(evidence), left, lambda change, n: macros("token_changes", change, n)
+        token_changes(evidence),
+        left - changed.size,
+        lambda change, n: macros("token_changes", change, n),
     )
-    return changed, parted
+    return Fits(blocks=blocks, changed=changed, parted=parted)
 
 
 class _Macros:
-    """The macros of a template as functions; what they print went through `_only_safe`."""
+    """The macros of templates as functions; what they print went through `_only_safe`."""
 
-    def __init__(self, template: Template) -> None:
-        self._module = template.module
+    def __init__(self, *templates: Template) -> None:
+        self._found = {
+            name: macro
+            for template in templates
+            for name, macro in vars(template.module).items()
+            if callable(macro)
+        }
 
     def __call__(self, name: str, *arguments: object) -> Safe:
-        return Safe(getattr(self._module, name)(*arguments))
+        return Safe(self._found[name](*arguments))

@@ -13,8 +13,9 @@ from typing import Protocol
 from pipeline.schema.answers import Completion, PinnedPrompt
 from pipeline.schema.artifacts import ArtifactRecord
 from pipeline.schema.cells import CellRecord
-from pipeline.schema.hops import Blame, DriftReport, HopDrift, ItemDrift
+from pipeline.schema.hops import Blame, CellDrift, DriftReport, HopDrift, ItemDrift
 from pipeline.schema.scores import ItemScore
+from pipeline.schema.weights import CounterfactualRecord
 
 
 class EvalsetScore(Protocol):
@@ -65,6 +66,7 @@ class ReportInput:
         median_divergence: median index of the first divergent token, by hop name.
         asked: the evalsets each cell was to be scored on, by cell id; without it a failed cell,
             which has no scores, counts as asked everything.
+        counterfactuals: what is stored in each artifact, in the order of `artifacts`.
     """
 
     artifacts: tuple[ArtifactRecord, ...]
@@ -77,11 +79,22 @@ class ReportInput:
     references: Mapping[str, str]
     median_divergence: Mapping[str, float]
     asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    counterfactuals: tuple[CounterfactualRecord, ...] = ()
 
     @cached_property
     def hops_by_child(self) -> dict[str, HopDrift]:
         """The one hop into each cell but the root."""
         return {hop.hop.child: hop for hop in self.drift.hops}
+
+    @cached_property
+    def hops_by_name(self) -> dict[str, HopDrift]:
+        """By `parent → child`."""
+        return {hop.hop.name: hop for hop in self.drift.hops}
+
+    @cached_property
+    def drift_by_cell(self) -> dict[str, CellDrift]:
+        """Every cell but the root against the reference of its lineage, by id."""
+        return {each.cell: each for each in self.drift.cells}
 
     @cached_property
     def items_by_child(self) -> dict[str, dict[str, ItemDrift]]:

@@ -11,7 +11,6 @@ from pipeline.report.figures import score
 from pipeline.report.model import ReportInput, ran
 from pipeline.schema.artifacts import ArtifactRecord
 from pipeline.schema.cells import CellRecord
-from pipeline.schema.hops import HopDrift
 from pipeline.schema.values import canonical_json
 
 STATES: tuple[Literal["ok", "error", "skipped", "unstable"], ...] = (
@@ -20,8 +19,6 @@ STATES: tuple[Literal["ok", "error", "skipped", "unstable"], ...] = (
     "skipped",
     "unstable",
 )
-WORST = 3
-"""How many hops are named as the worst."""
 
 
 @dataclass(frozen=True)
@@ -86,21 +83,6 @@ def _score(evidence: ReportInput, cell: CellRecord, evalset: str) -> Safe:
         return Safe(state)
     figure = score(evidence.scores_by_cell.get(cell.cell.id, {}).get(evalset))
     return figure if state == "ok" else Safe(f"{figure}, {state}")
-
-
-def worst_hops(evidence: ReportInput) -> tuple[HopDrift, ...]:
-    """Hops that changed something, most verdicts lost first, then most answers parted.
-
-    Adapter hops are left out: they are there to change answers.
-    """
-    changed = [
-        hop
-        for hop in evidence.drift.hops
-        if hop.hop.kind != "adapter"
-        and (hop.worse or hop.better or hop.n_same_sequence < hop.n_items)
-    ]
-    ranked = sorted(changed, key=lambda hop: (-len(hop.worse), hop.n_same_sequence - hop.n_items))
-    return tuple(ranked[:WORST])
 
 
 def artifact_rows(artifacts: Sequence[ArtifactRecord]) -> tuple[ArtifactRow, ...]:

@@ -22,6 +22,7 @@ from pipeline.distributions import (
     gather,
     reduce,
     top_ids,
+    width_of,
 )
 from pipeline.runtimes.base import TextJob
 from pipeline.schema.answers import Completion, PinnedPrompt
@@ -79,7 +80,7 @@ def force(source: Force, text: TextJob, out: Path, *, reverse: bool, say: Say) -
         say: told of every sequence.
 
     Raises:
-        ValueError: `source` gave more or fewer rows than it was given ids.
+        ValueError: `source` gave more or fewer rows than it was given ids, or NaN.
     """
     every = list(load_lines(ForcedSequence, (text.folder or out) / SEQUENCES))
     sequences = [each for each in every if each.source in text.sources]
@@ -119,8 +120,7 @@ class _Writer:
         """Keep what an interrupted pass wrote of whole sequences; how many those are."""
         if not all((self._out / name).exists() for name in self._names):
             return 0
-        width = np.load(self._out / LOGITS, mmap_mode="r").shape[1]
-        self._open(width)
+        self._open(width_of(self._out / LOGITS))
         written, kept, sequences = min(file.rows for file in self._files.values()), 0, 0
         for length in lengths:
             if kept + length > written:
@@ -135,9 +135,11 @@ class _Writer:
         ids = self._partition(sequence, given, logits)
         if not self._files:
             self._open(ids.shape[1])
-        targets = sequence.targets[given : given + len(logits)]
+        rows = reduce(logits, ids, sequence.targets[given : given + len(logits)])
+        if not np.isfinite(rows["log_z"]).all():
+            raise ValueError(f"{sequence.key}: logits that are not numbers, or infinite")
         self._files[LOGITS].append(gather(logits, ids))
-        self._files[ROWS].append(reduce(logits, ids, targets))
+        self._files[ROWS].append(rows)
         if self._folder is None:
             self._files[IDS].append(ids)
 

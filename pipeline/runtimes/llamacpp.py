@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -16,6 +17,10 @@ BATCH = 512
 """n_batch and n_ubatch: fixed, because llama.cpp is not bit-identical across batch sizes."""
 
 
+F16 = 1
+"""ggml's type of the keys and values in the context: llama.cpp's default."""
+
+
 class LlamaCppRuntime(StepwiseRuntime):
     """A folder with one GGUF file.
 
@@ -23,6 +28,8 @@ class LlamaCppRuntime(StepwiseRuntime):
     tokenizer calls); tokens are then chosen by argmax of the raw logits, so that no sampler of the
     default chain (top-k, top-p, min-p, penalties, temperature) exists at all.
     """
+
+    key_type = F16
 
     def __init__(self, job: Job) -> None:
         import llama_cpp
@@ -47,22 +54,23 @@ class LlamaCppRuntime(StepwiseRuntime):
         import llama_cpp
 
         decode = self.job.decode
-        return llama_cpp.Llama(
-            model_path=self._file,
-            n_ctx=decode.context_length,
-            n_batch=min(BATCH, decode.context_length),
-            n_ubatch=min(BATCH, decode.context_length),
-            n_threads=decode.threads,
-            n_threads_batch=decode.threads,
-            n_gpu_layers=0,
-            flash_attn=False,
-            offload_kqv=False,
-            type_k=llama_cpp.GGML_TYPE_F16,
-            type_v=llama_cpp.GGML_TYPE_F16,
-            use_mmap=True,
-            logits_all=False,
-            verbose=False,
-        )
+        with _stored_layout():
+            return llama_cpp.Llama(
+                model_path=self._file,
+                n_ctx=decode.context_length,
+                n_batch=min(BATCH, decode.context_length),
+                n_ubatch=min(BATCH, decode.context_length),
+                n_threads=decode.threads,
+                n_threads_batch=decode.threads,
+                n_gpu_layers=0,
+                flash_attn=False,
+                offload_kqv=False,
+                type_k=self.key_type,
+                type_v=llama_cpp.GGML_TYPE_F16,
+                use_mmap=True,
+                logits_all=False,
+                verbose=False,
+            )
 
     def describe(self) -> Description:
         import llama_cpp
@@ -80,6 +88,7 @@ class LlamaCppRuntime(StepwiseRuntime):
             "n_threads_batch": llama_cpp.llama_n_threads_batch(context),
             "n_gpu_layers": 0,
             "flash_attn": False,
+            "weight_layout": "as stored, not repacked for this CPU",
             "kv_cache": "float16 (llama.cpp's default), cleared before each prompt",
             "decoding": "greedy (argmax of raw logits, no sampler chain)",
             "end_ids": sorted(self.end_ids),
@@ -163,10 +172,11 @@ class LlamaCppRuntime(StepwiseRuntime):
         context = self._llama.ctx
         self._llama.reset()
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
-        batch = llama_cpp.llama_batch_init(CHUNK, 0, 1)
+        size = min(CHUNK, llama_cpp.llama_n_batch(context))
+        batch = llama_cpp.llama_batch_init(size, 0, 1)
         try:
-            for start in range(0, len(ids), CHUNK):
-                part = ids[start : start + CHUNK]
+            for start in range(0, len(ids), size):
+                part = ids[start : start + size]
                 _fill(batch, part, start=start, first_row=first_row)
                 code = llama_cpp.llama_decode(context, batch)
                 if code:
@@ -177,6 +187,30 @@ class LlamaCppRuntime(StepwiseRuntime):
         finally:
             llama_cpp.llama_batch_free(batch)
             llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+
+
+@contextlib.contextmanager
+def _stored_layout() -> Iterator[None]:
+    """Weights are multiplied in the layout they are stored in.
+
+    llama.cpp would repack quantized weights for the CPU at hand (AMX, AVX-512, NEON), so that the
+    same file has other kernels on other machines; on AMX, llama-cpp-python 0.3.36 crashes. The
+    switch is a model parameter that `Llama` has no argument for.
+    """
+    from llama_cpp import llama_cpp as low
+
+    defaults = low.llama_model_default_params
+
+    def unpacked() -> Any:
+        found = defaults()
+        found.use_extra_bufts = False
+        return found
+
+    low.llama_model_default_params = unpacked
+    try:
+        yield
+    finally:
+        low.llama_model_default_params = defaults
 
 
 def _fill(batch: Any, ids: Sequence[int], *, start: int, first_row: int) -> None:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import JsonValue
 
@@ -93,7 +94,7 @@ def _force(job: Job, runtime: Runtime, prompts: Sequence[PinnedPrompt], say: int
                 answers = {entry.key: entry.completion for entry in entries if entry.completion}
                 forced.write_text(text, out, prompts, answers)
             forced.force(
-                runtime.force,
+                partial(_fitting, job.decode.context_length, runtime),
                 text,
                 out,
                 reverse=job.turn == 2,
@@ -102,6 +103,15 @@ def _force(job: Job, runtime: Runtime, prompts: Sequence[PinnedPrompt], say: int
     except Exception as error:  # whatever a runtime raises is what is known of its distributions
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def _fitting(
+    context_length: int, runtime: Runtime, ids: Sequence[int], first_row: int
+) -> Iterator[Any]:
+    """`Runtime.force` of a text that fits: a runtime given more may end the process."""
+    if len(ids) > context_length:
+        raise ValueError(f"a text of {len(ids)} tokens, the context is {context_length}")
+    return runtime.force(ids, first_row)
 
 
 def _answer(runtime: Runtime, prompt: PinnedPrompt) -> Entry:

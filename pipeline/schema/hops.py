@@ -69,13 +69,15 @@ class ItemDrift(Value):
 class Split(Value):
     """Drift of next-token distributions over one hop A → B, end to end and in parts.
 
-    `end_to_end` is from A to B, `weights` from W(A) to W(B) (the stored weights of both in the
-    reference runtime), `numerics` from W(B) to B, `parent_numerics` from W(A) to A. `withheld` says
-    why the parts are not known, though the whole is. `rest` is what the mean KL end to end has
-    beyond weights and numerics: KL is not additive, so it need not be 0.
+    `end_to_end` is from A to B over prompts and answers, `answers` the same over the rows about
+    answers alone, which is what users meet; `weights` is from W(A) to W(B), the stored weights of
+    both in the reference runtime, `numerics` from W(B) to B, `parent_numerics` from W(A) to A.
+    `withheld` says why the parts are not known, though the whole is. `rest` is what the mean KL end
+    to end has beyond weights and numerics: KL is not additive, so it need not be 0.
     """
 
     end_to_end: DistributionDrift
+    answers: DistributionDrift | None = None
     weights: DistributionDrift | None = None
     numerics: DistributionDrift | None = None
     parent_numerics: DistributionDrift | None = None

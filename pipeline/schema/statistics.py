@@ -62,13 +62,13 @@ class PairedScores(Value):
     """Scores of the same items before and after a hop.
 
     `mcnemar_p` is the exact two-sided McNemar test on verdict flips, `holm_p` the same corrected
-    for all hops of the report (Holm 1979); `difference` is child minus parent, mean over items of
-    the score in [0, 1], with a paired bootstrap interval.
+    for all hops of the report (Holm 1979; None for a hop that is not among them); `difference` is
+    child minus parent, mean over items of the score in [0, 1], with a paired bootstrap interval.
     """
 
     items: int
     worse: int
     better: int
     mcnemar_p: float
-    holm_p: float
+    holm_p: float | None = None
     difference: Estimate

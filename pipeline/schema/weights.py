@@ -22,12 +22,13 @@ class FieldChange(Value):
 
 
 class TensorChange(Value):
-    """One stored tensor, dequantized to float32, against the same tensor of the checkpoint.
+    """One stored tensor, dequantized to float32, against the one it came from.
 
-    `relative_error` is the Frobenius norm of the difference over that of the checkpoint's tensor.
-    `explained` says whether the storage type accounts for it: `exact` when storing the checkpoint's
+    `relative_error` is the Frobenius norm of the difference over that of the parent's tensor.
+    `explained` says whether the storage type accounts for it: `exact` when storing the parent's
     tensor in that type again gives these very values, `within` when the error is no larger than the
-    type's usual one, `beyond` otherwise. `layer` is None outside the blocks.
+    type's usual one, `beyond` otherwise; None for a merge, which is there to change weights.
+    `layer` is None outside the blocks.
     """
 
     name: str
@@ -35,7 +36,7 @@ class TensorChange(Value):
     module: str
     stored: str
     relative_error: float
-    explained: Explained
+    explained: Explained | None
 
 
 class ControlRecord(Value):
@@ -58,16 +59,17 @@ class ControlRecord(Value):
 class CounterfactualRecord(Value):
     """One artifact's stored weights in the float32 reference runtime: the cell W(B).
 
-    `trusted` False withholds the split of drift, because of `reason`; `forced` is then empty.
-    `config` lists the model's own settings that differ from the checkpoint's (rope base, epsilon,
-    head counts), `text_fields` those of its tokenizer and template.
+    `tensors` are held against those of the artifact `parent`. `trusted` False withholds the split
+    of drift, because of `reason`; `forced` is then empty. `config` lists the model's own settings
+    that differ from the parent's (rope base, epsilon, head counts), `text_fields` those of its
+    tokenizer and template.
     """
 
     schema_version: Literal[1] = 1
     artifact: str
     artifact_identity: str
-    checkpoint: str
-    checkpoint_identity: str
+    parent: str
+    parent_identity: str
     trusted: bool
     reason: str = ""
     config: tuple[FieldChange, ...] = ()

@@ -28,7 +28,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("environment", "cells", "closure"),
     ("report",),
     ("check", "evidence"),
-    ("stages", "cli"),
+    ("stages", "faults"),
+    ("cli",),
 )
 SAME_LAYER_IS_FINE = {
     "schema",
@@ -38,6 +39,7 @@ SAME_LAYER_IS_FINE = {
     "conversions",
     "counterfactual",
     "drift",
+    "faults",
     "report",
     "params",
 }

@@ -1,0 +1,225 @@
+"""Plant one fault at a time, and see whether drift blames exactly that hop and component."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import evalset
+from pipeline.counterfactual.control import small_checkpoint
+from pipeline.faults.catalogue import FAULTS, Fault
+from pipeline.faults.chain import Chain, Recipe
+from pipeline.params import MlxRecipe
+from pipeline.schema.hops import Blame, Component, DriftReport
+from pipeline.schema.items import GoldenPrompt, Message
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one fault: the hop and components that were blamed, and those that should.
+
+    `blamed` are (hop, component) pairs, `codes` those of the findings, `items` how many answers
+    were blamed on that hop for the first time, `elsewhere` on another hop or component.
+    """
+
+    name: str
+    expected: tuple[str, Component | None]
+    blamed: tuple[tuple[str, Component], ...]
+    codes: tuple[str, ...]
+    items: int
+    elsewhere: int
+
+    @property
+    def right(self) -> bool:
+        """Whether exactly the planted hop and component are blamed."""
+        if self.expected[1] is None:
+            return not self.blamed and "split-withheld" in self.codes
+        return self.blamed == (self.expected,) and not self.elsewhere
+
+
+@dataclass(frozen=True)
+class Clean:
+    """A pipeline with no fault, and what was blamed in it all the same."""
+
+    name: str
+    codes: tuple[str, ...]
+
+
+def items(names: Sequence[str], each: int) -> tuple[GoldenPrompt, ...]:
+    """The first golden prompts of some evalsets, and one chat of two turns."""
+    found = evalset.load([evalset.path_of(name) for name in names])
+    chosen = [item for name in names for item in [i for i in found if i.evalset == name][:each]]
+    turns = ("How many invoices from Oslo since 2021?", "SELECT 1;", "And from Paris since 2019?")
+    roles = ("user", "assistant", "user")
+    chat = GoldenPrompt(
+        evalset=names[0],
+        id="two-turns",
+        messages=tuple(
+            Message.model_validate({"role": role, "content": turn})
+            for role, turn in zip(roles, turns, strict=True)
+        ),
+    )
+    return (*chosen, chat)
+
+
+def recipes(models: Path) -> dict[str, Recipe]:
+    """The pipelines faults are planted in."""
+    base = Recipe(models / "clerk", items(("sql", "clauses", "pods"), 2))
+    return {
+        "base": base,
+        "tuned": Recipe(
+            models / "clerk", items(("audit",), 4), adapter=models / "adapters" / "audit"
+        ),
+        "stopped": Recipe(models / "clerk", items(("sql",), 3), stop=(" FROM",)),
+    }
+
+
+def faults(models: Path, work: Path, say: Say, chosen: Sequence[Fault] = FAULTS) -> list[Verdict]:
+    """Plant each fault of `chosen` in a healthy pipeline of its own.
+
+    Args:
+        models: folder of the embedded checkpoint and adapters.
+        work: empty folder for everything made.
+        say: told what is going on.
+        chosen: faults, in any order.
+    """
+    chains: dict[str, Chain] = {}
+    known = recipes(models)
+    found = []
+    for number, fault in enumerate(chosen):
+        if fault.chain not in chains:
+            say(f"healthy pipeline: {fault.chain}")
+            home = work / fault.chain
+            home.mkdir(parents=True)
+            chains[fault.chain] = Chain(known[fault.chain], home)
+        say(f"{number + 1}/{len(chosen)} {fault.name}")
+        chain = chains[fault.chain]
+        report = chain.run(fault.tampering, f"fault-{number}")
+        found.append(_verdict(fault, report, chain))
+    return found
+
+
+def _verdict(fault: Fault, report: DriftReport, chain: Chain) -> Verdict:
+    hop = next(each.name for each in chain.recipe.hops if each.child == fault.tampering.at)
+    blamed = dict.fromkeys(
+        (finding.where, finding.component)
+        for finding in report.findings
+        if finding.component is not None
+    )
+    before = {(each.cell, each.item): each.sequence_hop for each in chain.clean.blame}
+    fresh = [
+        each
+        for each in report.blame
+        if each.sequence_hop is not None and before.get((each.cell, each.item)) != each.sequence_hop
+    ]
+    here = [
+        each
+        for each in fresh
+        if each.sequence_hop == hop and _component(each) in (fault.component, None)
+    ]
+    return Verdict(
+        name=fault.name,
+        expected=(hop, fault.component),
+        blamed=tuple((where, kind) for where, kind in blamed if kind is not None),
+        codes=tuple(dict.fromkeys(finding.code for finding in report.findings)),
+        items=len(here),
+        elsewhere=len(fresh) - len(here),
+    )
+
+
+def _component(entry: Blame) -> Component | None:
+    return entry.sequence_cause.component if entry.sequence_cause else None
+
+
+def clean(models: Path, work: Path, say: Say) -> list[Clean]:
+    """Pipelines without a fault: other weights, output types, recipes, shapes."""
+    found = []
+    for number, (name, recipe) in enumerate(_clean_recipes(models, work)):
+        say(f"clean pipeline: {name}")
+        home = work / f"clean-{number}"
+        home.mkdir(parents=True)
+        chain = Chain(recipe, home)
+        found.append(Clean(name, tuple(finding.code for finding in chain.clean.findings)))
+    return found
+
+
+def _clean_recipes(models: Path, work: Path) -> Iterator[tuple[str, Recipe]]:
+    asked = items(("sql", "pods"), 2)
+    clerk = models / "clerk"
+    bits = {n: MlxRecipe(bits=n, group_size=64) for n in (2, 3, 4, 8)}
+    yield (
+        "clerk, f32, q4_k_m, MLX 8 bits",
+        Recipe(clerk, asked, quantization="q4_k_m", mlx=bits[8], mlx_name="8bit"),
+    )
+    yield (
+        "clerk, f16, q2_k, MLX 2 bits",
+        Recipe(clerk, asked, outtype="f16", quantization="q2_k", mlx=bits[2], mlx_name="2bit"),
+    )
+    yield (
+        "clerk, bf16, q6_k, MLX mixed",
+        Recipe(
+            clerk,
+            asked,
+            outtype="bf16",
+            quantization="q6_k",
+            mlx=MlxRecipe(mixed="mixed_3_6"),
+            mlx_name="mixed",
+        ),
+    )
+    adapters = models / "adapters"
+    yield (
+        "audit merged in bfloat16, q5_k_m",
+        Recipe(
+            clerk,
+            items(("audit",), 3),
+            adapter=adapters / "audit",
+            merge_dtype="bfloat16",
+            quantization="q5_k_m",
+        ),
+    )
+    yield (
+        "privacy merged in float32, q4_0",
+        Recipe(clerk, items(("privacy",), 3), adapter=adapters / "privacy", quantization="q4_0"),
+    )
+    shapes: dict[str, dict[str, Any]] = {
+        "one head for keys": {"num_key_value_heads": 1},
+        "heads of their own": {"num_key_value_heads": 4},
+        "untied": {"tie_word_embeddings": False},
+        "32-wide heads": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32},
+        "other epsilon": {"rms_norm_eps": 1e-6},
+        "other rope": {"rope_parameters": None, "rope_theta": 500000.0},
+    }
+    for seed, (name, changes) in enumerate(shapes.items()):
+        folder = work / f"random-{seed}"
+        folder.mkdir(parents=True)
+        small_checkpoint(clerk, folder, seed=seed, num_hidden_layers=2, **changes)
+        outtype = ("f32", "f16", "bf16")[seed % 3]
+        quantization = ("q8_0", "q4_k_m", "q3_k_m")[seed % 3]
+        yield (
+            f"random, {name}, {outtype}, {quantization}",
+            Recipe(folder, asked, outtype=outtype, quantization=quantization, max_new_tokens=12),
+        )
+
+
+def table(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], int]:
+    """The confusion table: (expected component, blamed component) → how many faults.
+
+    A fault blamed on another hop, or on several, counts as `elsewhere`.
+    """
+    found: dict[tuple[str, str], int] = {}
+    for verdict in verdicts:
+        expected = verdict.expected[1] or "withheld"
+        hops = {hop for hop, _ in verdict.blamed}
+        kinds = sorted({kind for _, kind in verdict.blamed})
+        if not verdict.blamed:
+            got = "withheld" if "split-withheld" in verdict.codes else "nothing"
+        elif hops == {verdict.expected[0]} and len(kinds) == 1:
+            got = kinds[0]
+        else:
+            got = "elsewhere"
+        found[expected, got] = found.get((expected, got), 0) + 1
+    return found
