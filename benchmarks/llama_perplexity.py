@@ -56,9 +56,10 @@ import re
 import signal
 import subprocess
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,10 @@ from benchmarks import llama_perplexity_build
 from pipeline.distributions import CHUNK
 from pipeline.errors import ToolError
 
+T = TypeVar("T")
+
+ATTEMPTS = 3
+"""Runs of a pass: in one of twenty the program ends before its log thread has printed all."""
 BASE_FILE = "base.kld"
 """What the first pass leaves in the `work` folder."""
 
@@ -188,6 +193,15 @@ _FIELDS = {
     **{f"{word} Δp": f"delta_p_{rank}" for word, rank in _RANKS.items()},
 }
 """A line's label, runs of spaces as one → field of `ToolResult`."""
+_PRINTED = {each.name for each in fields(ToolResult)} - {
+    "windows",
+    "positions",
+    "base_seconds",
+    "other_seconds",
+    "base_bytes",
+    "perplexity_exact",
+}
+"""What the second pass prints of them."""
 _LINE = re.compile(r"^\s*(\S.*?)\s*: +(\S+?)(%?)(?: ± +(\S+)( %)?)?$")
 _FINAL = re.compile(r"Final estimate: PPL = (\S+) ")
 
@@ -212,15 +226,11 @@ def run(
     program, base = llama_perplexity_build.require(), work / BASE_FILE
     base.unlink(missing_ok=True)
     common = ["-c", str(context), "-t", str(threads), "--kl-divergence-base", str(base)]
-    first, base_seconds = _call([str(program), "-m", str(gguf_base), "-f", str(text), *common])
-    final = _FINAL.search(first)
-    if final is None:
-        raise _failed(gguf_base, first)
+    command = [str(program), "-m", str(gguf_base), "-f", str(text), *common]
+    exact, base_seconds = _pass(command, _final_estimate)
     # The second pass has no use for the text: its ids are in the base file.
-    second, other_seconds = _call([str(program), "-m", str(gguf_other), "--kl-divergence", *common])
-    found = parse(second)
-    if not found:
-        raise _failed(gguf_other, second)
+    command = [str(program), "-m", str(gguf_other), "--kl-divergence", *common]
+    found, other_seconds = _pass(command, parse)
     made = windows(base, bos=None)
     return ToolResult(
         windows=len(made.ids),
@@ -228,13 +238,13 @@ def run(
         base_seconds=base_seconds,
         other_seconds=other_seconds,
         base_bytes=base.stat().st_size,
-        perplexity_exact=float(final[1]),
+        perplexity_exact=exact,
         **found,
     )
 
 
 def parse(output: str) -> dict[str, float]:
-    """Fields of `ToolResult` in the tool's statistics, percent as fractions; empty without them."""
+    """Fields of `ToolResult` in the tool's statistics, percent as fractions; empty if any lacks."""
     found: dict[str, float] = {}
     for line in output.splitlines():
         match = _LINE.match(line)
@@ -246,7 +256,12 @@ def parse(output: str) -> dict[str, float]:
         found[field] = float(value) * scale
         if error is not None:
             found[f"{field}_se"] = float(error) * scale
-    return found
+    return found if found.keys() >= _PRINTED else {}
+
+
+def _final_estimate(output: str) -> float | None:
+    found = _FINAL.search(output)
+    return float(found[1]) if found else None
 
 
 def windows(base_file: Path, *, bos: int | None) -> Windows:
@@ -290,6 +305,25 @@ def _header(file: BinaryIO, path: Path) -> Windows:
     return Windows(ids=tuple(map(tuple, ids.tolist())), vocabulary=vocabulary)
 
 
+def _pass(command: list[str], read: Callable[[str], T | None]) -> tuple[T, float]:
+    """What `read` finds in the output of `command`, and seconds of wall time.
+
+    Raises:
+        ToolError: it finds nothing in that of `ATTEMPTS` runs.
+    """
+    output = ""
+    for _ in range(ATTEMPTS):
+        output, seconds = _call(command)
+        found = read(output)
+        if found:
+            return found, seconds
+    tail = "\n  ".join(output.strip().splitlines()[-8:])
+    raise ToolError(
+        f"{' '.join(command[:3])} gave no statistics:\n  {tail}",
+        remedy="a longer text, a smaller context, or two models with one vocabulary",
+    )
+
+
 def _call(command: list[str]) -> tuple[str, float]:
     """Standard output and error together, and seconds of wall time.
 
@@ -300,12 +334,12 @@ def _call(command: list[str]) -> tuple[str, float]:
     """
     size = command[command.index("-c") + 1]
     piece = str(min(int(size), CHUNK))
-    command += ["-b", piece, "-ub", piece, "-fa", "off", "-ctk", "f16", "-ctv", "f16"]
-    command += ["-ngl", "0", "-fit", "off", "--no-repack", "--no-warmup", "--offline"]
+    options = ["-b", piece, "-ub", piece, "-fa", "off", "-ctk", "f16", "-ctv", "f16"]
+    options += ["-ngl", "0", "-fit", "off", "--no-repack", "--no-warmup", "--offline"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("LLAMA_")}
     started = time.perf_counter()
     done = subprocess.run(
-        command,
+        [*command, *options],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -319,11 +353,3 @@ def _call(command: list[str]) -> tuple[str, float]:
             remedy="compile it for this machine, or by another compiler",
         )
     return done.stdout, time.perf_counter() - started
-
-
-def _failed(model: Path, output: str) -> ToolError:
-    tail = "\n  ".join(output.strip().splitlines()[-8:])
-    return ToolError(
-        f"llama-perplexity gave no statistics for {model}:\n  {tail}",
-        remedy="a longer text, a smaller context, or two models with one vocabulary",
-    )

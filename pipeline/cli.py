@@ -110,6 +110,50 @@ def explain(item: str) -> None:
     click.echo(explain_item(read(project), item, commands))
 
 
+@main.command()
+@click.argument("hop", metavar="CELL")
+@click.option("--sequences", default=60, show_default=True, help="Most sequences to force.")
+@_clean
+def budget(hop: str, sequences: int) -> None:
+    """Which stored tensors cost how much, on the conversion that leads to CELL.
+
+    One layer x module group of its weights at a time is swapped into the parent's, in the reference
+    runtime, and the text is teacher-forced again.
+    """
+    from rich.console import Console
+
+    from pipeline import budgets, params
+    from pipeline.progress import progress
+    from pipeline.report import heatmap
+
+    with progress("budget") as report:
+        found = budgets.measure(params.read(), hop, most=sequences, say=report)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(heatmap.table(found))
+    ratio = "–" if found.additivity is None else f"{found.additivity:.3f}"
+    click.echo("costliest groups:")
+    click.echo("\n".join(f"  {line}" for line in heatmap.worst(found, 5)))
+    click.echo(f"{found.hop}, {found.positions} positions, mean KL in nats")
+    click.echo(f"zero control (nothing swapped): {found.control:g}")
+    click.echo(f"everything swapped: {found.whole:.3g}; sum of groups over it: {ratio}")
+    data, picture = budgets.write(found)
+    click.echo(f"written: {data}, {picture}")
+
+
+@main.command()
+@click.option("--only", multiple=True, metavar="NAME", help="Plant just this fault; repeatable.")
+@click.option("--clean/--no-clean", default=True, help="Run pipelines without a fault as well.")
+@_clean
+def faultbench(only: tuple[str, ...], clean: bool) -> None:
+    """Plant faults in healthy pipelines, and see whether each is blamed on its hop and component.
+
+    Exit code 1 when one is not, or when a clean pipeline is blamed for anything.
+    """
+    from pipeline.faults import show
+
+    sys.exit(0 if show.run(only, with_clean=clean) else 1)
+
+
 @main.command("fetch-converter")
 @_clean
 def fetch_converter() -> None:

@@ -25,6 +25,9 @@ ITEMS: list[dict[str, Any]] = [
     for year in range(2001, 2009)
 ]
 
+NOTES = " ".join(f"Since {year} the city of Oslo has {year % 7} invoices." for year in range(60))
+"""A corpus of a few windows."""
+
 PARAMS: dict[str, Any] = {
     "source": {"path": "models/clerk"},
     "adapters": {},
@@ -38,7 +41,10 @@ PARAMS: dict[str, Any] = {
     },
     "vllm": [],
     "decode": {"max_new_tokens": 64, "context_length": 256},
-    "distributions": {"top_k": 1024, "corpora": {}},
+    "distributions": {
+        "top_k": 64,
+        "corpora": {"notes": {"path": "corpora/notes.txt", "window": 64}},
+    },
     "limits": {"threads": 1, "deadline_s": 300},
 }
 
@@ -130,6 +136,8 @@ def create(folder: Path, *, items: list[dict[str, Any]] | None = None, **changes
     shutil.copyfile(ROOT / "probe" / "dvc.yaml", folder / "probe" / "dvc.yaml")
     (folder / "evalsets").mkdir()
     write_items(folder / "evalsets" / "small.jsonl", items or ITEMS)
+    (folder / "corpora").mkdir()
+    (folder / "corpora" / "notes.txt").write_text(NOTES)
     (folder / "params.yaml").write_text(yaml.safe_dump({**PARAMS, **changes}, sort_keys=False))
     (folder / "artifacts").mkdir()
     (folder / "artifacts" / ".gitignore").write_text("*\n")

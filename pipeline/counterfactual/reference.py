@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,15 @@ from pipeline.runtimes.transformers import load_model
 
 
 def prepare(threads: int) -> None:
-    """Deterministic arithmetic in this process, as in the reference runtime's cells."""
-    import torch
+    """Deterministic arithmetic in this process, as in the reference runtime's cells.
 
+    To be called before Transformers is imported: its bars (one per load) are not our progress.
+    """
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    import torch
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.drift.blame import blame, path_to
 from pipeline.drift.evidence import CellEvidence
-from pipeline.drift.findings import findings
+from pipeline.drift.findings import findings, reference_findings
 from pipeline.drift.hops import hop_drift, not_compared
 from pipeline.drift.split import Comparisons
 from pipeline.drift.statistics import holm
@@ -38,6 +38,7 @@ def analyse(
     found = [
         finding for each in measured for finding in _findings(each, evidence, pinned, vocabulary)
     ]
+    found += _reference_findings(measured, evidence)
     measured = [each.model_copy(update={"summary": summary(each)}) for each in measured]
     return DriftReport(
         hops=tuple(measured),
@@ -88,6 +89,14 @@ def _findings(
     size = len(vocabulary.pieces) if vocabulary else 0
     parent, child = evidence[hop.hop.parent], evidence[hop.hop.child]
     return list(findings(hop, parent, child, pinned, size))
+
+
+def _reference_findings(
+    hops: Sequence[HopDrift], evidence: Mapping[str, CellEvidence]
+) -> list[Finding]:
+    children = {each.hop.child for each in hops if each.hop.kind != "adapter"}
+    references = [cell for name, cell in evidence.items() if name not in children]
+    return [finding for cell in references for finding in reference_findings(cell)]
 
 
 def _cells(

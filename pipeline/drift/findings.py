@@ -57,6 +57,20 @@ def findings(
     yield from _results(hop, child, vocabulary_size)
 
 
+def reference_findings(cell: CellEvidence) -> Iterator[Finding]:
+    """What is wrong with a reference itself: everything is held against it, so no hop shows it."""
+    cut = [key for key, score in cell.scores.items() if score.state == "truncated"]
+    if cut:
+        yield Finding(
+            code="reference-truncated",
+            where=cell.id,
+            component=None,
+            message=f"{len(cut)} of the reference's own answers are cut off at their limit: "
+            "raise decode.max_new_tokens",
+            items=tuple(cut[:EXAMPLES]),
+        )
+
+
 def _finding(
     hop: HopDrift, code: str, component: Component | None, message: str, items: Sequence[str] = ()
 ) -> Finding:

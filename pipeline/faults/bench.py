@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline import evalset
 from pipeline.counterfactual.control import small_checkpoint
-from pipeline.faults.catalogue import FAULTS, Fault
+from pipeline.faults.catalogue import Fault
 from pipeline.faults.chain import Chain, Recipe
 from pipeline.params import MlxRecipe
 from pipeline.schema.hops import Blame, Component, DriftReport
@@ -78,29 +78,34 @@ def recipes(models: Path) -> dict[str, Recipe]:
     }
 
 
-def faults(models: Path, work: Path, say: Say, chosen: Sequence[Fault] = FAULTS) -> list[Verdict]:
-    """Plant each fault of `chosen` in a healthy pipeline of its own.
+class Bench:
+    """Healthy pipelines, made when the first fault is planted in them."""
 
-    Args:
-        models: folder of the embedded checkpoint and adapters.
-        work: empty folder for everything made.
-        say: told what is going on.
-        chosen: faults, in any order.
-    """
-    chains: dict[str, Chain] = {}
-    known = recipes(models)
-    found = []
-    for number, fault in enumerate(chosen):
-        if fault.chain not in chains:
-            say(f"healthy pipeline: {fault.chain}")
-            home = work / fault.chain
+    def __init__(self, models: Path, work: Path, say: Say) -> None:
+        """Nothing is run yet.
+
+        Args:
+            models: folder of the embedded checkpoint and adapters.
+            work: folder for everything made.
+            say: told what is going on.
+        """
+        self._recipes, self._work, self._say = recipes(models), work, say
+        self._chains: dict[str, Chain] = {}
+
+    def chain(self, name: str) -> Chain:
+        """The healthy pipeline of that name."""
+        if name not in self._chains:
+            self._say(f"healthy pipeline: {name}")
+            home = self._work / name
             home.mkdir(parents=True)
-            chains[fault.chain] = Chain(known[fault.chain], home)
-        say(f"{number + 1}/{len(chosen)} {fault.name}")
-        chain = chains[fault.chain]
-        report = chain.run(fault.tampering, f"fault-{number}")
-        found.append(_verdict(fault, report, chain))
-    return found
+            self._chains[name] = Chain(self._recipes[name], home)
+        return self._chains[name]
+
+    def plant(self, fault: Fault) -> Verdict:
+        """Run the pipeline with the fault in it."""
+        chain = self.chain(fault.chain)
+        self._say(f"planted: {fault.name}")
+        return _verdict(fault, chain.run(fault.tampering, f"fault {fault.name}"), chain)
 
 
 def _verdict(fault: Fault, report: DriftReport, chain: Chain) -> Verdict:
@@ -135,33 +140,47 @@ def _component(entry: Blame) -> Component | None:
     return entry.sequence_cause.component if entry.sequence_cause else None
 
 
-def clean(models: Path, work: Path, say: Say) -> list[Clean]:
-    """Pipelines without a fault: other weights, output types, recipes, shapes."""
-    found = []
-    for number, (name, recipe) in enumerate(_clean_recipes(models, work)):
-        say(f"clean pipeline: {name}")
-        home = work / f"clean-{number}"
-        home.mkdir(parents=True)
-        chain = Chain(recipe, home)
-        found.append(Clean(name, tuple(finding.code for finding in chain.clean.findings)))
-    return found
+def clean(name: str, models: Path, work: Path) -> Clean:
+    """Run one pipeline without a fault (a name of `CLEAN`) in the existing, empty folder `work`."""
+    (work / "chain").mkdir()
+    chain = Chain(_clean_recipe(name, models, work), work / "chain")
+    blamed = [
+        finding.code
+        for finding in chain.clean.findings
+        if finding.component is not None or finding.code == "split-withheld"
+    ]
+    return Clean(name, tuple(blamed))
 
 
-def _clean_recipes(models: Path, work: Path) -> Iterator[tuple[str, Recipe]]:
-    asked = items(("sql", "pods"), 2)
-    clerk = models / "clerk"
-    bits = {n: MlxRecipe(bits=n, group_size=64) for n in (2, 3, 4, 8)}
-    yield (
-        "clerk, f32, q4_k_m, MLX 8 bits",
-        Recipe(clerk, asked, quantization="q4_k_m", mlx=bits[8], mlx_name="8bit"),
-    )
-    yield (
-        "clerk, f16, q2_k, MLX 2 bits",
-        Recipe(clerk, asked, outtype="f16", quantization="q2_k", mlx=bits[2], mlx_name="2bit"),
-    )
-    yield (
-        "clerk, bf16, q6_k, MLX mixed",
-        Recipe(
+SHAPES: dict[str, dict[str, Any]] = {
+    "one head for keys": {"num_key_value_heads": 1},
+    "as many heads for keys": {"num_key_value_heads": 4},
+    "head not tied": {"tie_word_embeddings": False},
+    "32-wide heads": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32},
+    "other epsilon": {"rms_norm_eps": 1e-6},
+    "other rope base": {"rope_parameters": None, "rope_theta": 500000.0},
+}
+"""Random two-layer checkpoints, by what they have otherwise than clerk."""
+TRAINED = (
+    "clerk, f32, q4_k_m, MLX 8 bits",
+    "clerk, f16, q2_k, MLX 2 bits",
+    "clerk, bf16, q6_k, MLX mixed bits",
+    "audit merged in bfloat16, q5_k_m",
+    "privacy merged in float32, q4_0",
+)
+CLEAN = (*TRAINED, *(f"random, {name}" for name in SHAPES))
+"""Pipelines without a fault: other weights, adapters, output types, recipes and shapes."""
+
+
+def _clean_recipe(name: str, models: Path, work: Path) -> Recipe:
+    clerk, asked = models / "clerk", items(("sql", "pods"), 2)
+    audit, privacy = (models / "adapters" / adapter for adapter in ("audit", "privacy"))
+    trained = {
+        TRAINED[0]: Recipe(clerk, asked, quantization="q4_k_m", mlx=_bits(8), mlx_name="8bit"),
+        TRAINED[1]: Recipe(
+            clerk, asked, outtype="f16", quantization="q2_k", mlx=_bits(2), mlx_name="2bit"
+        ),
+        TRAINED[2]: Recipe(
             clerk,
             asked,
             outtype="bf16",
@@ -169,40 +188,33 @@ def _clean_recipes(models: Path, work: Path) -> Iterator[tuple[str, Recipe]]:
             mlx=MlxRecipe(mixed="mixed_3_6"),
             mlx_name="mixed",
         ),
-    )
-    adapters = models / "adapters"
-    yield (
-        "audit merged in bfloat16, q5_k_m",
-        Recipe(
+        TRAINED[3]: Recipe(
             clerk,
             items(("audit",), 3),
-            adapter=adapters / "audit",
+            adapter=audit,
             merge_dtype="bfloat16",
             quantization="q5_k_m",
         ),
-    )
-    yield (
-        "privacy merged in float32, q4_0",
-        Recipe(clerk, items(("privacy",), 3), adapter=adapters / "privacy", quantization="q4_0"),
-    )
-    shapes: dict[str, dict[str, Any]] = {
-        "one head for keys": {"num_key_value_heads": 1},
-        "heads of their own": {"num_key_value_heads": 4},
-        "untied": {"tie_word_embeddings": False},
-        "32-wide heads": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32},
-        "other epsilon": {"rms_norm_eps": 1e-6},
-        "other rope": {"rope_parameters": None, "rope_theta": 500000.0},
+        TRAINED[4]: Recipe(clerk, items(("privacy",), 3), adapter=privacy, quantization="q4_0"),
     }
-    for seed, (name, changes) in enumerate(shapes.items()):
-        folder = work / f"random-{seed}"
-        folder.mkdir(parents=True)
-        small_checkpoint(clerk, folder, seed=seed, num_hidden_layers=2, **changes)
-        outtype = ("f32", "f16", "bf16")[seed % 3]
-        quantization = ("q8_0", "q4_k_m", "q3_k_m")[seed % 3]
-        yield (
-            f"random, {name}, {outtype}, {quantization}",
-            Recipe(folder, asked, outtype=outtype, quantization=quantization, max_new_tokens=12),
-        )
+    if name in trained:
+        return trained[name]
+    shape = name.removeprefix("random, ")
+    seed = list(SHAPES).index(shape)
+    folder = work / "checkpoint"
+    folder.mkdir()
+    small_checkpoint(clerk, folder, seed=seed, num_hidden_layers=2, **SHAPES[shape])
+    return Recipe(
+        folder,
+        asked,
+        outtype=("f32", "f16", "bf16")[seed % 3],
+        quantization=("q8_0", "q4_k_m", "q3_k_m")[seed % 3],
+        max_new_tokens=12,
+    )
+
+
+def _bits(bits: Literal[2, 8]) -> MlxRecipe:
+    return MlxRecipe(bits=bits, group_size=64)
 
 
 def table(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], int]:

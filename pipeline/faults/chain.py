@@ -25,7 +25,7 @@ from pipeline.params import MlxRecipe
 from pipeline.runtimes import collect, registry, worker
 from pipeline.runtimes.base import Decode, Job, Runtime, TextJob
 from pipeline.safetensors_header import census
-from pipeline.schema.answers import Completion, PinnedPrompt
+from pipeline.schema.answers import PinnedPrompt
 from pipeline.schema.artifacts import ArtifactKind, ArtifactRecord, Census
 from pipeline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
 from pipeline.schema.forced import ForcedRecord, ForcedSequence
@@ -125,9 +125,14 @@ class Chain:
         """Drift of the pipeline with something tampered with; what lies before is reused."""
         return self._run(_Made(self._work / name), tampering)
 
-    def answers(self, cell: str) -> Mapping[str, Completion]:
-        """The healthy run's answers of one cell."""
-        return self._healthy.evidence[cell].completions
+    @property
+    def folder(self) -> Path:
+        """Where the healthy run's artifacts lie, each under its name."""
+        return self._healthy.root
+
+    def evidence(self, cell: str) -> CellEvidence:
+        """What one cell of the healthy run left behind."""
+        return self._healthy.evidence[cell]
 
     def _run(self, made: _Made, tampering: Tampering | None) -> DriftReport:
         cells = ["transformers/base/checkpoint", *(hop.child for hop in self.recipe.hops)]

@@ -11,6 +11,7 @@ from pipeline.report.model import ReportInput
 from pipeline.report.views import states
 from pipeline.schema.cells import CellSpec
 from pipeline.schema.hops import Finding, HopDrift
+from pipeline.schema.statistics import DistributionDrift
 
 Tree: TypeAlias = "dict[str, int | float | Tree]"
 
@@ -107,7 +108,10 @@ def _tests(hop: HopDrift) -> Tree:
 
 
 def _distributions(hop: HopDrift) -> Tree:
-    """KL in nats; a flip whose margin nobody measured is not a near-tie."""
+    """KL in nats, over prompts and answers unless the key says otherwise.
+
+    A flip whose margin nobody measured is not a near-tie.
+    """
     split = hop.split
     if split is None:
         return {}
@@ -125,4 +129,16 @@ def _distributions(hop: HopDrift) -> Tree:
     for name, part in (("weights", split.weights), ("numerics", split.numerics)):
         if part is not None:
             found[f"{name}_kl_mean"] = part.kl_mean.value
+    return found | _answers(split.answers)
+
+
+def _answers(drift: DistributionDrift | None) -> Tree:
+    if drift is None:
+        return {}
+    found: Tree = {
+        "answers_kl_mean": drift.kl_mean.value,
+        "answers_top1_agreement": drift.top1_agreement.value,
+    }
+    if drift.ln_perplexity_ratio is not None:
+        found["answers_ln_perplexity_ratio"] = drift.ln_perplexity_ratio.value
     return found

@@ -30,6 +30,7 @@ class LlamaCppRuntime(StepwiseRuntime):
     """
 
     key_type = F16
+    batch = BATCH
 
     def __init__(self, job: Job) -> None:
         import llama_cpp
@@ -58,8 +59,8 @@ class LlamaCppRuntime(StepwiseRuntime):
             return llama_cpp.Llama(
                 model_path=self._file,
                 n_ctx=decode.context_length,
-                n_batch=min(BATCH, decode.context_length),
-                n_ubatch=min(BATCH, decode.context_length),
+                n_batch=min(self.batch, decode.context_length),
+                n_ubatch=min(self.batch, decode.context_length),
                 n_threads=decode.threads,
                 n_threads_batch=decode.threads,
                 n_gpu_layers=0,

@@ -5,17 +5,22 @@ Each runtime answers the same prompts once per session, in its own process, as c
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pipeline import environment, prompts
+from pipeline.distributions import SEQUENCES, Distributions
+from pipeline.drift.statistics import distribution_drift
 from pipeline.runtimes import cell
-from pipeline.runtimes.base import Decode
+from pipeline.runtimes.base import Decode, TextJob
 from pipeline.schema.answers import PinnedPrompt
 from pipeline.schema.cells import CellSpec
+from pipeline.schema.forced import ForcedSequence
 from pipeline.schema.items import GoldenPrompt, Message
-from pipeline.schema.values import dump_lines
+from pipeline.schema.values import dump_lines, load_lines
+from tests.conftest import need
 
 pytestmark = pytest.mark.runtime
 
@@ -49,7 +54,11 @@ def pinned(clerk: Path) -> list[PinnedPrompt]:
 
 
 def score(
-    name: str, artifact: Path, pinned: list[PinnedPrompt], **decode: object
+    name: str,
+    artifact: Path,
+    pinned: list[PinnedPrompt],
+    texts: tuple[TextJob, ...] = (),
+    **decode: object,
 ) -> cell.CellResult:
     dump_lines(pinned, cell.WORK / "contract-prompts.jsonl")
     spec = CellSpec(
@@ -65,7 +74,26 @@ def score(
         decode=Decode.model_validate(settings),
         limits=cell.CellLimits(deadline_s=300, memory_gib=16),
         progress=lambda *_: None,
+        texts=texts,
     )
+
+
+@pytest.fixture(scope="session")
+def reference(
+    clerk: Path, pinned: list[PinnedPrompt], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Distributions]:
+    """The text every runtime is teacher-forced through, and the reference's distributions of it."""
+    need("transformers")
+    own = TextJob(name="contract", folder=None, sources=("contract",), top_k=1024)
+    found = score("transformers", clerk, pinned, texts=(own,))
+    folder = tmp_path_factory.mktemp("reference") / "text"
+    shutil.copytree(found.distributions / "contract", folder)
+    found.clear()
+    return folder, Distributions(folder, sequences(folder))
+
+
+def sequences(folder: Path) -> tuple[ForcedSequence, ...]:
+    return tuple(load_lines(ForcedSequence, folder / SEQUENCES))
 
 
 @pytest.fixture(scope="session")
@@ -76,8 +104,14 @@ def artifact(request: pytest.FixtureRequest, runtime: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def result(runtime: str, artifact: Path, pinned: list[PinnedPrompt]) -> cell.CellResult:
-    found = score(runtime, artifact, pinned)
+def result(
+    runtime: str,
+    artifact: Path,
+    pinned: list[PinnedPrompt],
+    reference: tuple[Path, Distributions],
+) -> cell.CellResult:
+    text = TextJob(name="contract", folder=reference[0], sources=("contract",), top_k=1024)
+    found = score(runtime, artifact, pinned, texts=(text,))
     assert found.record.outcome.state == "ok", found.record.outcome
     return found
 
@@ -134,6 +168,47 @@ def test_a_repeat_in_reverse_order_gives_the_same_tokens(result: cell.CellResult
     assert result.record.floor is not None
     assert result.record.floor.different == ()
     assert result.record.floor.items == len(result.completions)
+
+
+def test_a_forced_text_has_a_row_per_id_over_the_whole_vocabulary(
+    result: cell.CellResult, reference: tuple[Path, Distributions]
+) -> None:
+    assert result.record.not_forced == ""
+    (found,) = result.record.forced
+    assert found.rows == sum(len(each.ids) for each in reference[1].sequences)
+    assert (found.sequences, found.width) == (len(reference[1].sequences), 768)
+
+
+def test_a_forced_text_is_the_same_in_reverse_order(result: cell.CellResult) -> None:
+    (found,) = result.record.forced
+    assert found.floor is not None and found.floor.rows == found.rows
+    assert found.floor.max_kl == 0.0
+
+
+def test_its_distributions_are_the_references_to_rounding(
+    result: cell.CellResult, reference: tuple[Path, Distributions]
+) -> None:
+    own = Distributions(result.distributions / "contract", reference[1].sequences)
+    drift = distribution_drift(reference[1], own)
+    assert drift is not None
+    assert drift.kl_mean.value < 1e-5
+    assert drift.top1_agreement.value == 1.0
+
+
+def test_decoding_and_forcing_agree_on_the_same_tokens(
+    result: cell.CellResult, reference: tuple[Path, Distributions]
+) -> None:
+    own = Distributions(result.distributions / "contract", reference[1].sequences)
+    answers = {answer.key: answer for answer in result.completions}
+    compared = 0
+    for key, chunk in own.chunks(list(own.offsets)):
+        sequence, answer = own.sequence(key), answers[key]
+        assert sequence is not None
+        if (*answer.prompt_ids, *answer.output_ids) == (*sequence.ids, sequence.target):
+            forced = chunk.target_log_prob[sequence.n_prompt - 1 :]
+            assert forced.tolist() == pytest.approx(list(answer.logprobs), abs=1e-3)
+            compared += 1
+    assert compared >= 5
 
 
 def test_it_says_what_ran(result: cell.CellResult) -> None:

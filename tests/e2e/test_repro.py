@@ -54,6 +54,46 @@ def test_every_cell_is_scored_and_the_report_written(project: Project) -> None:
     assert "```mermaid" in report and "llamacpp/base/q8_0" in report
 
 
+def test_every_hop_is_split_and_the_corpus_is_part_of_it(project: Project) -> None:
+    report = json.loads((project.folder / "artifacts" / "drift" / "drift.json").read_text())
+    hops = {hop["hop"]["child"]: hop for hop in report["hops"]}
+    assert report["findings"] == []
+    full, quantized = hops["llamacpp/base/f32"]["split"], hops["llamacpp/base/q8_0"]["split"]
+    assert full["weights"]["kl_max"] == 0.0
+    assert quantized["weights"]["kl_mean"]["value"] > 0
+    assert quantized["numerics"]["kl_mean"]["value"] > 0
+    # 8 golden sequences and the windows of the corpus, whose second half alone is kept
+    assert full["end_to_end"]["sequences"] > 8
+    # 64 of 768 tokens are kept: the rest is one class, and said to be there
+    assert 0 < full["end_to_end"]["tail_mass_max"] < 1
+    text = (project.folder / "artifacts" / "texts" / "base" / "sequences.jsonl").read_text()
+    windows = [each for each in map(json.loads, text.splitlines()) if each["kind"] == "corpus"]
+    assert all(len(each["ids"]) == 63 and each["first_row"] == 32 for each in windows)
+
+
+def test_a_budget_names_the_worst_tensors_and_controls_itself(project: Project) -> None:
+    done = project.driftline("budget", "llamacpp/base/q8_0", "--sequences", "3")
+    assert done.returncode == 0, done.stderr
+    assert "zero control (nothing swapped): 0\n" in done.stdout
+    written = project.folder / "reports" / "budget" / "llamacpp-base-q8_0.json"
+    found = json.loads(written.read_text())
+    assert found["control"] == 0.0 < found["whole"]
+    assert 0.5 < found["additivity"] < 2
+    assert found["groups"][0]["kl"] >= found["groups"][-1]["kl"] > 0
+    assert "<svg" in written.with_suffix(".svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("hop", "said"),
+    [("llamacpp/base/q8", 'did you mean "llamacpp/base/q8_0"'), ("nothing", "no hop")],
+)
+def test_a_budget_of_no_hop_says_which_there_are(project: Project, hop: str, said: str) -> None:
+    done = project.driftline("budget", hop)
+    assert done.returncode == 2
+    assert said in done.stderr and "mlx/base/4bit" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_no_machine_path_or_host_is_in_a_file_another_stage_reads(project: Project) -> None:
     host = os.uname().nodename
     for path in sorted((project.folder / "artifacts").rglob("*")):
@@ -72,7 +112,13 @@ def test_a_quantization_more_runs_that_conversion_and_its_cell(settled: Project)
     settled.edit(gguf={"outtype": "f32", "quantizations": ["q8_0", "q4_k_m"]})
     ran = settled.repro().ran
     assert sorted(ran) == sorted(
-        [*ALWAYS, "quantize@base-q4_k_m", "score_quantized@base-q4_k_m", *LIGHT]
+        [
+            *ALWAYS,
+            "quantize@base-q4_k_m",
+            "score_quantized@base-q4_k_m",
+            "counterfactual_quantized@base-q4_k_m",
+            *LIGHT,
+        ]
     )
 
 
@@ -122,10 +168,10 @@ def test_a_worker_killed_halfway_is_one_cells_error_and_is_done_again(settled: P
         stderr=subprocess.STDOUT,
         text=True,
     )
-    _kill_worker(settled, "transformers-base-checkpoint-1")
+    _kill_worker(settled, "mlx-base-4bit-1")
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    killed = settled.cell("transformers/base/checkpoint")["outcome"]
+    killed = settled.cell("mlx/base/4bit")["outcome"]
     assert (killed["state"], killed["kind"]) == ("error", "crashed")
     assert "SIGKILL" in killed["reason"]
     assert killed["last_item"].startswith("small/")
@@ -135,8 +181,8 @@ def test_a_worker_killed_halfway_is_one_cells_error_and_is_done_again(settled: P
     journals = list((settled.folder / ".driftline" / "journals").glob("*.jsonl"))
     assert [journal.stat().st_size > 0 for journal in journals] == [True, True]
     again = settled.repro()
-    assert model_runs(again.ran) == ["score_source"]
-    assert settled.cell("transformers/base/checkpoint")["outcome"]["state"] == "ok"
+    assert model_runs(again.ran) == ["score_mlx@base-4bit"]
+    assert settled.cell("mlx/base/4bit")["outcome"]["state"] == "ok"
     assert not any(journal.exists() for journal in journals)
 
 

@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("counterfactual",),
     ("environment", "cells", "closure"),
     ("report",),
-    ("check", "evidence"),
+    ("check", "evidence", "budgets"),
     ("stages", "faults"),
     ("cli",),
 )

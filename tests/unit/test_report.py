@@ -162,9 +162,9 @@ class TestEscape:
 
     def test_prose_leaves_what_drift_writes_alone(self) -> None:
         said = (
-            "q8_0 flips 3 of 40 items: 3 clauses; 0.0045 nats a token: stored weights 0.0022 nats "
-            "and the runtime's arithmetic 2.4e-04 nats alike (both); flips: 3 by numerics; all "
-            "near-ties"
+            "q8_0 flips 3 of 40 clauses items; 0.0045 nats a token of the answers, 0.0022 of the "
+            "whole text: mostly the stored weights (2.4e-04 nats); flips: 3 by the runtime's "
+            "arithmetic; all near-ties under 0.05 nats"
         )
         assert escape.prose(said) == said
         assert escape.prose("one; see www.evil.example; two") == "one; `see www.evil.example`; two"
@@ -586,6 +586,7 @@ class TestDistributions:
     def split(self, **changes: Any) -> Split:
         parts = {
             "end_to_end": distributions(0.01),
+            "answers": distributions(0.02),
             "weights": distributions(0.004),
             "numerics": distributions(0.003),
             "parent_numerics": distributions(0.0),
@@ -602,13 +603,22 @@ class TestDistributions:
         report = section(render(with_hop(evidence, Q2, split=split)), "Distributions")
         assert split.end_to_end.kl_mean.value == pytest.approx(0.015)
         assert row(report, f"{F32} → {Q2}") == (
-            f"| `{F32} → {Q2}` | 40 | 0.015 ± 0.0008 [0.015, 0.015] | 0.015 | 0.02 | 0.02 | 0.02 "
+            f"| `{F32} → {Q2}` | 40 | 0.015 ± 0.0008 [0.015, 0.015] | 0.03 ± 0.0016 [0.03, 0.03] "
+            "| 0.015 | 0.02 | 0.02 | 0.02 "
             "| 97.5 % ± 2.5 | +0.01 ± 0 | 0.006 ± 0.00032 | 0.0045 ± 0.00024 | 0 | -0.0012 "
             "| 2e-09 |"
         )
         assert "KL is not additive" in report
         assert "*rest*, the mean KL beyond weights and numerics, is unexplained" in report
         assert "a bootstrap over whole sequences" in report
+
+    def test_a_hop_without_rows_about_answers(self) -> None:
+        evidence = report_input(PROJECT, ITEMS)
+        report = section(
+            render(with_hop(evidence, Q2, split=self.split(answers=None))), "Distributions"
+        )
+        assert "| 0.015 ± 0.0008 [0.015, 0.015] | – | 0.015 |" in row(report, f"{F32} → {Q2}")
+        assert "on answers, " not in report
 
     def test_an_adapter_is_measured_on_its_parents_text(self) -> None:
         cell = record(ATTACHED).model_copy(
@@ -659,6 +669,8 @@ class TestDistributions:
             "",
             "- 2 sequences; KL p90 0.02",
             "- perplexity 1.649 ± 0 → 1.665 ± 0; ln of the ratio +0.01 ± 0 [0.01, 0.01]",
+            "- on answers, 40 positions: top-1 agreement 97.5 % ± 2.5; perplexity 1.649 ± 0 → "
+            "1.682 ± 0; ln of the ratio +0.02 ± 0 [0.02, 0.02]",
             "- Δp of the text's own token in percent: mean -0.6 ± 0, RMS 0.6 ± 0; percentiles "
             "least: -0.6, 1: -0.6, 5: -0.6, 50: -0.6, 95: -0.6, 99: -0.6, greatest: -0.6",
             "- mean KL by position (how many): 0–16: 0.015 (32), 16–32: 0.015 (8)",
@@ -679,10 +691,13 @@ class TestDistributions:
                 )
             )
         )
-        evidence = with_hop(report_input(PROJECT, ITEMS), Q2, split=Split(end_to_end=bare))
-        report = section(render(evidence), "Distributions")
+        split = Split(end_to_end=bare, answers=bare)
+        report = section(
+            render(with_hop(report_input(PROJECT, ITEMS), Q2, split=split)), "Distributions"
+        )
         assert "| 97.5 % ± 2.5 | – | – |" in report
-        assert "- perplexity" not in report and "Δp of the text" not in report
+        assert "- on answers, 40 positions: top-1 agreement 97.5 % ± 2.5\n" in report
+        assert "perplexity 1" not in report and "Δp of the text" not in report
 
 
 class TestScores:
@@ -835,8 +850,8 @@ def stored(artifact: str, *tensors: TensorChange, **changes: Any) -> Counterfact
     facts: dict[str, Any] = {
         "artifact": artifact,
         "artifact_identity": sha256_text(artifact),
-        "checkpoint": "checkpoints/base",
-        "checkpoint_identity": sha256_text("checkpoints/base"),
+        "parent": "gguf/base/f32",
+        "parent_identity": sha256_text("gguf/base/f32"),
         "trusted": True,
         "tensors": tensors,
     }
@@ -857,15 +872,32 @@ class TestStored:
             stored("gguf/base/q8_0", *tensors, tensor("odd", 0.0005, "beyond", layer=None))
         )
         assert report.strip().splitlines()[-1] == (
-            "- `gguf/base/q8_0`: 8 tensors: 7 exact, 1 beyond; `odd` (`Q8_0`, beyond) 0.0005, "
+            "- `gguf/base/q8_0`: 8 tensors against those of `gguf/base/f32`: 7 exact, 1 beyond; "
+            "`odd` (`Q8_0`, beyond) 0.0005, "
             "layer 1 `m6` (`Q8_0`, exact) 0.006, layer 1 `m5` (`Q8_0`, exact) 0.005, "
             "layer 1 `m4` (`Q8_0`, exact) 0.004, layer 1 `m3` (`Q8_0`, exact) 0.003"
         )
 
     def test_the_explanation_is_said_once_where_all_have_the_same(self) -> None:
         report = self.section(stored("a", tensor("m", 0.25)), stored("b", tensor("m", 0.0)))
-        assert "- `a`: 1 tensor: 1 exact; layer 1 `m` (`Q8_0`) 0.25\n" in report
-        assert "- `b`: 1 tensor: 1 exact; none differs\n" in report
+        against = "1 tensor against those of `gguf/base/f32`"
+        assert f"- `a`: {against}: 1 exact; layer 1 `m` (`Q8_0`) 0.25\n" in report
+        assert f"- `b`: {against}: 1 exact; none differs\n" in report
+
+    def test_a_merge_needs_no_explanation(self) -> None:
+        told = stored("checkpoints/audit", *(tensor(f"m{n}", n / 10, None) for n in range(3)))
+        report = self.section(
+            told.model_copy(update={"parent": "checkpoints/base"}),
+            stored("half", tensor("a", 0.2, None), tensor("b", 0.1), tensor("c", 0.3, "within")),
+        )
+        assert (
+            "- `checkpoints/audit`: 3 tensors against those of `checkpoints/base`; "
+            "layer 1 `m2` (`Q8_0`) 0.2, layer 1 `m1` (`Q8_0`) 0.1\n"
+        ) in report
+        assert (
+            ": 1 exact, 1 within; layer 1 `c` (`Q8_0`, within) 0.3, layer 1 `a` (`Q8_0`) 0.2, "
+            "layer 1 `b` (`Q8_0`, exact) 0.1\n"
+        ) in report
 
     def test_a_withheld_split_and_fields_come_first(self) -> None:
         changes = (FieldChange(field="rope.freq_base", expected="10000.0", found="500000.0"),)
@@ -876,13 +908,14 @@ class TestStored:
             stored("fields", config=changes, text_fields=added),
             stored("none", trusted=False, reason="the loader failed its control"),
         )
+        against = "1 tensor against those of `gguf/base/f32`"
         assert report.strip().splitlines()[2:] == [
             "- `none`: split withheld: the loader failed its control",
-            "- `odd`: 1 tensor: 1 beyond; layer 1 `m` (`Q8_0`) 0.1",
+            f"- `odd`: {against}: 1 beyond; layer 1 `m` (`Q8_0`) 0.1",
             "- `fields`: no tensors",
             "  - field `rope.freq_base`: expected `10000.0`, found `500000.0`",
             '  - field `chat_template`: expected nothing, found `"x"`',
-            "- `far`: 1 tensor: 1 exact; layer 1 `m` (`Q8_0`) 0.9",
+            f"- `far`: {against}: 1 exact; layer 1 `m` (`Q8_0`) 0.9",
         ]
 
 
@@ -939,7 +972,7 @@ class TestHostileReport:
         whole = distributions(0.1, tail=0.5)
         told = {
             "summary": f"{text}; {text}",
-            "split": Split(end_to_end=whole, withheld=text),
+            "split": Split(end_to_end=whole, answers=whole, withheld=text),
             "text": TextDrift(
                 prompts=tuple(
                     PromptDifference(
@@ -1108,7 +1141,7 @@ class TestSize:
                 stops=(StopDifference(setting=text, parent=text, child=text),) * 3,
                 fields=(text,) * 20,
             )
-            split = Split(end_to_end=whole, withheld=text)
+            split = Split(end_to_end=whole, answers=whole, withheld=text)
             hops.append(hop.model_copy(update={"split": split, "summary": text, "text": said}))
             found += [
                 Finding(
@@ -1296,8 +1329,10 @@ class TestMetrics:
         near = Cause(component="numerics", reason="x", margin=0.01, near_tie=True)
         first, *others = (item for item in evidence.hops_by_child[Q2].items if item.flip != "none")
         items = (first, *(item.model_copy(update={"cause": near}) for item in others))
-        whole, part = distributions(0.01), distributions(0.004)
-        split = Split(end_to_end=whole, weights=part, numerics=distributions(0.002))
+        whole, answers, part = distributions(0.01), distributions(0.02), distributions(0.004)
+        split = Split(
+            end_to_end=whole, answers=answers, weights=part, numerics=distributions(0.002)
+        )
         data: Any = metrics(with_hop(evidence, Q2, items=items, split=split))
         found = data["hops"]["llamacpp"]["base"]["q2_k"]
         assert len(others) == 1 and found["worse"] == 2
@@ -1309,12 +1344,25 @@ class TestMetrics:
             "ln_perplexity_ratio": pytest.approx(0.01),
             "weights_kl_mean": part.kl_mean.value,
             "numerics_kl_mean": pytest.approx(0.003),
+            "answers_kl_mean": answers.kl_mean.value,
+            "answers_top1_agreement": 0.975,
+            "answers_ln_perplexity_ratio": pytest.approx(0.02),
             "flips_not_near_ties": 1,
         }
         bare = whole.model_copy(update={"ln_perplexity_ratio": None})
         data = metrics(with_hop(evidence, Q2, split=Split(end_to_end=bare, withheld="x")))
-        left_out = {"ln_perplexity_ratio", "weights_kl_mean", "numerics_kl_mean"}
-        assert not left_out & set(data["hops"]["llamacpp"]["base"]["q2_k"])
+        found = data["hops"]["llamacpp"]["base"]["q2_k"]
+        assert set(found) - MEASURED == {
+            "kl_mean",
+            "kl_p99",
+            "kl_max",
+            "top1_agreement",
+            "flips_not_near_ties",
+        }
+        data = metrics(with_hop(evidence, Q2, split=Split(end_to_end=bare, answers=bare)))
+        found = data["hops"]["llamacpp"]["base"]["q2_k"]
+        assert found["answers_kl_mean"] == whole.kl_mean.value
+        assert "answers_ln_perplexity_ratio" not in found
 
     def test_an_adapter_is_not_among_the_corrected(self) -> None:
         data: Any = metrics(report_input(PROJECT, ITEMS))
