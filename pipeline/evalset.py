@@ -63,7 +63,7 @@ def corpus(name: str, path: Path) -> str:
         InputError: there is no such file, or it is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: corpus {name} cannot be read: {error}",

@@ -43,11 +43,11 @@ def windows(tokenizer: Any, name: str, text: str, *, size: int) -> list[ForcedSe
 
     The text is tokenized whole, with BOS where the tokenizer adds one; each window's first token is
     then replaced by BOS, and only predictions from position `size // 2` on are kept. What does not
-    fill a window is left out.
+    fill a window is left out. Special tokens that the text spells out are plain text.
 
     Source: llama.cpp, tools/perplexity/perplexity.cpp, `kl_divergence`.
     """
-    ids = list(tokenizer(text)["input_ids"])
+    ids = list(tokenizer(text.removesuffix("\n"), split_special_tokens=True)["input_ids"])
     adds_bos = bool(ids) and ids[0] == tokenizer.bos_token_id
     found = []
     for number, start in enumerate(range(0, len(ids) - size + 1, size)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.conversions.gguf import FILE_NAME
 from pipeline.counterfactual.fields import written
-from pipeline.counterfactual.tensors import added, change, place, same_values
+from pipeline.counterfactual.tensors import added, change, place, unreturned
 from pipeline.runtimes.transformers import load_model
 from pipeline.schema.weights import TensorChange
 
@@ -37,18 +37,8 @@ def fields(folder: Path) -> dict[str, str]:
 
 
 def unfaithful(folder: Path, loaded: Mapping[str, Array]) -> str:
-    """What of the file the loader did not give back, empty when it gave everything.
-
-    Whatever a loader may permute, it must return every tensor's values, each once.
-    """
-    known = names(folder, loaded)
-    for name, (stored, _) in raw(folder).items():
-        own = known.get(name)
-        if own is None:
-            return f"the loader has no place for tensor {name}"
-        if not same_values(stored, loaded[own]):
-            return f"the loader changed the values of tensor {name}"
-    return ""
+    """What of the file the loader did not give back, empty when it gave everything."""
+    return unreturned(raw(folder), loaded, names(folder, loaded))
 
 
 def against_checkpoint(
@@ -59,7 +49,7 @@ def against_checkpoint(
     An unquantized type explains exactly what casting to it does.
     """
     known = names(folder, loaded)
-    kinds = {known.get(name): kind for name, (_, kind) in raw(folder).items()}
+    kinds = {known.get(tensor.name): tensor.tensor_type.name for tensor in _reader(folder).tensors}
     found = []
     for name, before in parent.items():
         after = loaded.get(name)
@@ -82,11 +72,11 @@ def against_gguf(folder: Path, parent: Path, known: Iterable[str]) -> tuple[Tens
         parent: of the file it was made from.
         known: the reference runtime's tensors, for their names.
     """
-    found, before = [], raw(parent)
+    found, before = [], {tensor.name: tensor for tensor in _reader(parent).tensors}
     own = names(folder, known)
-    for name, (after, kind) in raw(folder).items():
+    for name, after, kind in raw(folder):
         if name in before:
-            source = before[name][0]
+            source = _values(before[name])
             again = requantized(source, kind) if source.shape == after.shape else None
         else:
             source, again = np.zeros_like(after), None
@@ -95,14 +85,17 @@ def against_gguf(folder: Path, parent: Path, known: Iterable[str]) -> tuple[Tens
     return tuple(found)
 
 
-def raw(folder: Path) -> dict[str, tuple[Array, str]]:
-    """Every stored tensor in the file's own layout, dequantized, with its type's name."""
+def raw(folder: Path) -> Iterator[tuple[str, Array, str]]:
+    """Every stored tensor by name, dequantized in the file's own layout, and its type's name."""
+    for tensor in _reader(folder).tensors:
+        yield tensor.name, _values(tensor), tensor.tensor_type.name
+
+
+def _values(tensor: Any) -> Array:
     from gguf.quants import dequantize
 
-    return {
-        tensor.name: (dequantize(tensor.data, tensor.tensor_type), tensor.tensor_type.name)
-        for tensor in _reader(folder).tensors
-    }
+    found: Array = dequantize(tensor.data, tensor.tensor_type)
+    return found
 
 
 def names(folder: Path, known: Iterable[str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.counterfactual import fields as beside
-from pipeline.counterfactual.tensors import added, change, same_values
+from pipeline.counterfactual.tensors import added, change, unreturned
 from pipeline.runtimes.transformers import load_model
 from pipeline.schema.weights import TensorChange
 
@@ -37,7 +37,7 @@ def load(folder: Path) -> Any:
         (checkpoint / "config.json").write_text(json.dumps(plain), encoding="utf-8")
         for path in folder.glob("generation_config.json"):
             shutil.copyfile(path, checkpoint / path.name)
-        tensors = {name: values for name, (values, _) in raw(folder).items()}
+        tensors = {name: values for name, values, _ in raw(folder)}
         save_file(tensors, checkpoint / "model.safetensors", metadata={"format": "pt"})
         return load_model(checkpoint, use_safetensors=True)
 
@@ -49,19 +49,14 @@ def fields(folder: Path) -> dict[str, str]:
 
 def unfaithful(folder: Path, loaded: Mapping[str, Array]) -> str:
     """What of the folder the loader did not give back, empty when it gave everything."""
-    for name, (stored, _) in raw(folder).items():
-        if name not in loaded:
-            return f"the loader has no place for tensor {name}"
-        if not same_values(stored, loaded[name]):
-            return f"the loader changed the values of tensor {name}"
-    return ""
+    return unreturned(raw(folder), loaded, {name: name for name in loaded})
 
 
 def against_checkpoint(
     folder: Path, loaded: Mapping[str, Array], parent: Mapping[str, Array]
 ) -> tuple[TensorChange, ...]:
     """Loaded tensors against the checkpoint's; MLX quantizes the checkpoint's again to compare."""
-    kinds = {name: kind for name, (_, kind) in raw(folder).items()}
+    kinds = {name: kind for name, _, kind in raw(folder)}
     rules = _rules(folder)
     found = []
     for name, before in parent.items():
@@ -73,12 +68,11 @@ def against_checkpoint(
     return (*found, *added(loaded, parent, kinds))
 
 
-def raw(folder: Path) -> dict[str, tuple[Array, str]]:
-    """Every weight by name as float32, with how it is stored; scales and biases are applied."""
+def raw(folder: Path) -> Iterator[tuple[str, Array, str]]:
+    """Every weight by name, as float32, and how it is stored; scales and biases are applied."""
     import mlx.core as mx
 
     rules = _rules(folder)
-    found: dict[str, tuple[Array, str]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         tensors: Any = mx.load(str(path))
         for name, stored in tensors.items():
@@ -93,8 +87,7 @@ def raw(folder: Path) -> dict[str, tuple[Array, str]]:
                 scales, biases = tensors[f"{module}.scales"], tensors[f"{module}.biases"]
                 tensor = mx.dequantize(stored, scales, biases, **rule)
                 kind = f"affine-{rule['bits']}bit-g{rule['group_size']}"
-            found[name] = (np.array(tensor.astype(mx.float32)), kind)
-    return found
+            yield name, np.array(tensor.astype(mx.float32)), kind
 
 
 def _rules(folder: Path) -> Any:

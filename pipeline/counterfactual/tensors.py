@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,27 @@ def _explained(before: Array, after: Array, again: Array | None, error: float) -
     if np.array_equal(again, after):
         return "exact"
     return "within" if 0 < error <= SLACK * relative_error(before, again) else "beyond"
+
+
+def unreturned(
+    stored: Iterable[tuple[str, Array, str]], loaded: Mapping[str, Array], names: Mapping[str, str]
+) -> str:
+    """What of an artifact a loader did not give back, empty when it gave everything.
+
+    Whatever a loader may permute, it must return every tensor's values, each once.
+
+    Args:
+        stored: every stored tensor: name, values, storage type.
+        loaded: what the loader made of them.
+        names: what the loader calls each stored tensor.
+    """
+    for name, values, _ in stored:
+        own = names.get(name)
+        if own is None:
+            return f"the loader has no place for tensor {name}"
+        if not same_values(values, loaded[own]):
+            return f"the loader changed the values of tensor {name}"
+    return ""
 
 
 def same_values(a: Array, b: Array) -> bool:

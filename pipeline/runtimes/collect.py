@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from pipeline import digest
-from pipeline.distributions import LOGITS, ROWS, SEQUENCES, Distributions, divergence
+from pipeline.distributions import (
+    IDS,
+    LOGITS,
+    ROWS,
+    SEQUENCES,
+    Chunk,
+    Distributions,
+    divergence,
+)
 from pipeline.runtimes.base import TextJob
 from pipeline.schema.forced import ForcedFloor, ForcedRecord, ForcedSequence
 from pipeline.schema.values import load_lines
@@ -57,13 +67,22 @@ def floor(first: Distributions, second: Distributions) -> ForcedFloor:
     """KL of the second pass from the first, over the sequences both have."""
     total, rows, largest = 0.0, 0, 0.0
     shared = [each.key for each in first.sequences if each.key in second.offsets]
-    for (_, before), (_, after) in zip(first.chunks(shared), second.chunks(shared), strict=True):
+    for (key, before), (_, after) in zip(first.chunks(shared), second.chunks(shared), strict=True):
         if before.logits.shape != after.logits.shape:
             continue  # another answer: the cell is unstable, and says so
-        values = divergence(before, after)
+        values = divergence(_by_id(first, key, before), _by_id(second, key, after))
         total, rows = total + float(values.sum()), rows + len(values)
         largest = max(largest, float(values.max()))
     return ForcedFloor(rows=rows, mean_kl=total / rows if rows else 0.0, max_kl=largest)
+
+
+def _by_id(made: Distributions, key: str, chunk: Chunk) -> Chunk:
+    """Logits in the order of their ids: a reference's two passes each make a partition."""
+    if not (made.folder / IDS).exists():
+        return chunk
+    start, end = made.offsets[key]
+    order = np.argsort(np.load(made.folder / IDS, mmap_mode="r")[start:end], axis=1)
+    return Chunk(np.take_along_axis(chunk.logits, order, axis=1), chunk.rows)
 
 
 def _sequences(text: TextJob, folder: Path) -> list[ForcedSequence]:
