@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -25,7 +27,8 @@ _SILENT = ("GGUF.", "general.")
 
 def load(folder: Path) -> Any:
     """The stored tensors, dequantized to float32, under the file's own config."""
-    return load_model(folder, gguf_file=FILE_NAME)
+    with contextlib.redirect_stderr(io.StringIO()):  # a bar per file that nothing turns off
+        return load_model(folder, gguf_file=FILE_NAME)
 
 
 def fields(folder: Path) -> dict[str, str]:

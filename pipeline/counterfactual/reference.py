@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,7 @@ from pipeline.runtimes.transformers import load_model
 
 
 def prepare(threads: int) -> None:
-    """Deterministic arithmetic in this process, as in the reference runtime's cells.
-
-    To be called before Transformers is imported: its bars (one per load) are not our progress.
-    """
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    """Deterministic arithmetic in this process, as in the reference runtime's cells."""
     import torch
     from transformers.utils import logging
 

@@ -72,7 +72,10 @@ def recipes(models: Path) -> dict[str, Recipe]:
     return {
         "base": base,
         "tuned": Recipe(
-            models / "clerk", items(("audit",), 4), adapter=models / "adapters" / "audit"
+            models / "clerk",
+            items(("audit",), 4),
+            adapter=models / "adapters" / "audit",
+            max_new_tokens=96,
         ),
         "stopped": Recipe(models / "clerk", items(("sql",), 3), stop=(" FROM",)),
     }
