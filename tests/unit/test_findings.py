@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.drift import findings as module
 from pipeline.drift.evidence import CellEvidence, StoredWeights
-from pipeline.drift.findings import findings
+from pipeline.drift.findings import findings, reference_findings
 from pipeline.drift.hops import hop_drift
 from pipeline.drift.statistics import RowSample, paired_scores, summarize
 from pipeline.params import ROOT_CELL
@@ -193,7 +194,7 @@ def test_a_clean_hop_has_none(kind: HopKind) -> None:
 def test_every_code_is_tried_here() -> None:
     source = Path(module.__file__).read_text(encoding="utf-8")
     tried = Path(__file__).read_text(encoding="utf-8")
-    codes = {word for word in source.split('"') if "-" in word and word.replace("-", "").isalpha()}
+    codes = set(re.findall(r'"([a-z]+(?:-[a-z]+)+)"', source))
     assert len(codes) > 20
     assert [code for code in sorted(codes) if f'"{code}"' not in tried] == []
 
@@ -259,6 +260,9 @@ class TestFields:
         (found,) = clean("merge").hopped(text=TextDrift(fields=(penalty,))).found
         assert (found.code, found.component) == ("generation-defaults", "text")
         assert found.message.startswith(penalty)
+        many = TextDrift(fields=tuple(f"{penalty}{n}" for n in range(4)))
+        (found,) = clean("merge").hopped(text=many).found
+        assert found.message.count("1.3") == 3 and "1.30; generation" in found.message
         both = TextDrift(fields=(penalty, "tokenizer.json: expected a, found b"))
         assert clean("merge").hopped(text=both).codes == ["text-metadata", "generation-defaults"]
 
@@ -282,6 +286,8 @@ class TestFields:
         assert case.codes == ["text-metadata"]
         parent = replace(case.parent, weights=StoredWeights({}, record(**before)))
         assert replace(case, parent=parent).found == []
+        right = replace(case.parent, weights=StoredWeights({}, record()))
+        assert replace(case, parent=right).codes == ["text-metadata"]
 
     def test_a_quantized_file_is_held_against_its_parents_fields(self) -> None:
         case = clean("quantize").recorded(config=self.CONFIG)
@@ -351,8 +357,7 @@ class TestRefused:
 
     def test_an_evalset_the_child_was_not_given(self) -> None:
         case = clean("convert")
-        asked = dict(list(case.child.completions.items())[:0])
-        assert replace(case, child=replace(case.child, completions=asked, scores={})).found == []
+        assert replace(case, child=replace(case.child, completions={}, scores={})).found == []
 
     @pytest.mark.parametrize("failed", ["parent", "child"])
     def test_a_cell_that_failed_refused_nothing(self, failed: str) -> None:
@@ -391,9 +396,13 @@ class TestWeights:
     @pytest.mark.parametrize("field", ["head_count", "rope.dimension_count", "key_length"])
     def test_wrong_head_counts_explain_what_they_reorder(self, field: str) -> None:
         config = (FieldChange(field=f"llama.{field}", expected="4", found="8"),)
-        rows = (tensor("self_attn.q_proj", explained="beyond"), tensor("self_attn.k_proj"))
+        names = ("self_attn.q_proj", "self_attn.k_proj")
+        rows = tuple(tensor(name, explained="beyond") for name in names)
         assert clean("quantize").recorded(tensors=rows).codes == ["tensor-unexplained"]
         assert clean("quantize").recorded(tensors=rows, config=config).codes == ["model-metadata"]
+        other = (FieldChange(field="llama.rope.freq_base", expected="1", found="2"),)
+        case = clean("quantize").recorded(tensors=rows, config=other)
+        assert case.codes == ["model-metadata", "tensor-unexplained"]
         more = (*rows, tensor("self_attn.v_proj", explained="beyond"))
         case = clean("quantize").recorded(tensors=more, config=config)
         assert case.codes == ["model-metadata", "tensor-unexplained"]
@@ -447,6 +456,8 @@ class TestLabels:
             ("llamacpp/base/q4_k_m", {"Q4_K": 6, "Q6_K": 4}),
             ("llamacpp/base/q2_k", {"Q2_K": 6, "Q3_K": 3, "Q4_K": 1}),
             ("mlx/base/4bit", {"affine-4bit-g64": 9, "float32": 1}),
+            ("llamacpp/base/q4_k_m", {"Q4_K": 6, "F16": 9, "BF16": 9}),
+            ("mlx/base/4bit", {"affine-4bit-g64": 6, "float16": 9, "bfloat16": 9}),
             ("llamacpp/base/f32", {"F32": 9}),
         ],
     )
@@ -470,6 +481,14 @@ class TestLabels:
         assert found.message.startswith(f"{label.rpartition('/')[2]} is 4.56 bits per weight ")
         assert found.message.endswith(below)
         assert ("below" in found.message) == bool(below)
+
+    @pytest.mark.parametrize("name", ["mixed", "quick", "habit", "12", "bf16"])
+    def test_a_name_that_promises_no_bits(self, name: str) -> None:
+        case = self.stored(MLX, {"affine-2bit-g64": 9})
+        assert case.codes == ["not-as-labelled"]
+        spec = case.child.record.cell.model_copy(update={"form": name})
+        renamed = case.child.record.model_copy(update={"cell": spec})
+        assert replace(case, child=replace(case.child, record=renamed)).found == []
 
     def test_only_where_something_was_stored(self) -> None:
         odd = census(Q2_K=10)
@@ -529,6 +548,8 @@ class TestResults:
         assert found.message == f"perplexity {high:.4g} with a vocabulary of 768"
         assert case.measured(nats(6.0, child=low)).found == []
         assert case.measured(nats(0.0, perplexity=high, child=high)).found == []
+        bare = {"perplexity_parent": None, "perplexity_child": None}
+        assert case.measured(nats(6.0, child=high).model_copy(update=bare)).found == []
         assert replace(case, vocabulary=0).measured(nats(6.0, child=high)).found == []
 
     def test_a_conversion_that_improves_the_model(self) -> None:
@@ -544,6 +565,26 @@ class TestResults:
     def test_nothing_suspicious(self, worse: int, better: int, p: float | None) -> None:
         told = scores(worse=worse, better=better, holm_p=p)
         assert clean("quantize").hopped(scores=told).found == []
+
+
+class TestReference:
+    def test_answers_cut_off_at_their_limit(self) -> None:
+        answers = {key: completion(prompt) for key, prompt in ITEMS.items()}
+        keys = list(ITEMS)[1:]
+        cell = evidence(ROOT_CELL, answers, dict.fromkeys(keys, "truncated"))
+        (found,) = reference_findings(cell)
+        assert (found.code, found.where) == ("reference-truncated", ROOT_CELL)
+        assert found.component is None
+        assert found.message.startswith("11 of the reference's own answers are cut off")
+        assert found.items == tuple(keys[: module.EXAMPLES])
+
+    def test_wrong_answers_are_no_fault_of_the_pipeline(self) -> None:
+        answers = {key: completion(prompt) for key, prompt in ITEMS.items()}
+        assert list(reference_findings(evidence(ROOT_CELL, answers))) == []
+        assert (
+            list(reference_findings(evidence(ROOT_CELL, answers, dict.fromkeys(ITEMS, "wrong"))))
+            == []
+        )
 
 
 @given(st.sampled_from(KINDS), st.floats(0, 10), st.floats(0, 10), st.floats(1, 2000))

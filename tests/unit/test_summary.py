@@ -214,6 +214,8 @@ class TestDistributions:
             f"0.1 nats a token of the answers, 0.3 nats of the whole text, not split: {why}"
         )
         assert sentence_of(split(0.3)) == "0.3 nats a token, not split"
+        assert sentence_of(split(0.3, weights=0.1)) == "0.3 nats a token, not split"
+        assert sentence_of(split(0.3, numerics=0.1)) == "0.3 nats a token, not split"
         assert sentence_of(split(0.0, withheld=why)) == "its distributions are the same to the bit"
 
 

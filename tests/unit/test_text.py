@@ -209,6 +209,11 @@ class TestTemplate:
             "' <|assistant|>' instead of '<|assistant|>'"
         )
 
+    def test_near_the_beginning(self) -> None:
+        assert replaced("{{- bos_token }}", "{{- bos_token + ' ' }}").detail.startswith(
+            "rendered text at character 3, after '<s>': ' <|user|>"
+        )
+
     def test_at_the_first_character_and_cut(self) -> None:
         found = replaced("{{- bos_token }}", "{{- 'Answer in French and in full. ' }}")
         assert found.cause == "template"
