@@ -94,9 +94,15 @@ def _findings(
 def _reference_findings(
     hops: Sequence[HopDrift], evidence: Mapping[str, CellEvidence]
 ) -> list[Finding]:
-    children = {each.hop.child for each in hops if each.hop.kind != "adapter"}
-    references = [cell for name, cell in evidence.items() if name not in children]
-    return [finding for cell in references for finding in reference_findings(cell)]
+    """Findings of the cells that lineages start from, those whose answers others are held to."""
+    own = [each.hop for each in hops if each.hop.kind != "adapter"]
+    references = {hop.parent for hop in own} - {hop.child for hop in own}
+    return [
+        finding
+        for name, cell in evidence.items()
+        if name in references
+        for finding in reference_findings(cell)
+    ]
 
 
 def _cells(

@@ -22,7 +22,14 @@ from pipeline.distributions import Distributions
 from pipeline.drift.evidence import CellEvidence
 from pipeline.schema.answers import Completion, PinnedPrompt
 from pipeline.schema.forced import ForcedSequence
-from pipeline.schema.hops import Cause
+from pipeline.schema.hops import Cause, Component
+
+WENT_ON, STOPPED, CUT_OFF = "the child went on", "the child stopped", "the child was cut off"
+NOT_GREEDY = "not greedy"
+"""How reasons of the text component begin: each is a finding of its own."""
+
+Why = tuple[Component | None, str]
+"""A component and the reason."""
 
 NEAR_TIE = 0.1
 """Nats: a parent that prefers its token by no more than this may lose it to rounding."""
@@ -66,7 +73,7 @@ def cause(text: str, parent: CellEvidence, child: CellEvidence, ends: Ends) -> C
     place = first_difference(before, after)
     if place is None:
         return None
-    if _is_reference(child.distributions.get(text), ends):
+    if _is_reference(child.distributions.get(text) or parent.distributions.get(text), ends):
         return Cause(component=None, reason="back to the reference's answer, which the parent left")
     if ends.child.prompt_ids != ends.parent.prompt_ids:
         return Cause(component="text", reason="the prompt has other ids")
@@ -97,30 +104,48 @@ def _decide(rows: Mapping[str, Prefers | None], before: int, after: int) -> Caus
     parent, child = rows["parent"], rows["child"]
     if parent is None or child is None:
         return Cause(component=None, reason="no distribution of this very context was kept")
+    component, reason = (
+        _not_greedy(parent, child, before, after)
+        or _rounded(parent, child, before, after)
+        or _split(rows["parent_weights"], rows["child_weights"], after)
+    )
     margin, near = parent.margin, parent.margin <= NEAR_TIE
-    gap = child.at_most_behind(after)
-    if gap > DECODING_SLACK:
-        return Cause(
-            component="text",
-            reason=f"not greedy: its own most likely token is ahead by {gap:.2g} nats",
-            margin=margin,
-            near_tie=near,
-        )
-    if gap > 0 or parent.top1 != before:
-        return Cause(
-            component="numerics",
-            reason="decoded token by token it rounds otherwise than teacher-forced",
-            margin=margin,
-            near_tie=near,
-        )
-    stored, kept = rows["child_weights"], rows["parent_weights"]
+    return Cause(component=component, reason=reason, margin=margin, near_tie=near)
+
+
+def _not_greedy(parent: Prefers, child: Prefers, before: int, after: int) -> Why | None:
+    """A cell that emitted a token far behind another: a penalty, a sampler."""
+    for whose, cell, token in (("its own", child, after), ("the parent's", parent, before)):
+        gap = cell.at_most_behind(token)
+        if gap > DECODING_SLACK:
+            word = NOT_GREEDY if cell is child else f"the parent was {NOT_GREEDY}"
+            return "text", f"{word}: {whose} most likely token is ahead by {gap:.2g} nats"
+    return None
+
+
+def _rounded(parent: Prefers, child: Prefers, before: int, after: int) -> Why | None:
+    """A cell that emitted another token than its first, though not one far behind."""
+    if after == child.top1 and before == parent.top1:
+        return None
+    if after in (child.top1, child.top2) and before in (parent.top1, parent.top2):
+        return "numerics", "decoded token by token it rounds otherwise than teacher-forced"
+    return None, "two tokens are ahead of it in its cell's distribution: by how much was not kept"
+
+
+def _split(kept: Prefers | None, stored: Prefers | None, after: int) -> Why:
+    """Stored weights of both in the reference runtime: which of them already prefer the token."""
     if stored is None or kept is None:
-        return Cause(component=None, reason="the split is withheld", margin=margin, near_tie=near)
-    if stored.top1 == after and kept.top1 != after:
-        reason = "the stored weights alone, in the reference runtime, already prefer this token"
-        return Cause(component="weights", reason=reason, margin=margin, near_tie=near)
-    reason = "the stored weights, in the reference runtime, do not prefer it: the arithmetic does"
-    return Cause(component="numerics", reason=reason, margin=margin, near_tie=near)
+        return None, "the split is withheld"
+    if stored.top1 != after:
+        reason = (
+            "the stored weights, in the reference runtime, do not prefer it: the arithmetic does"
+        )
+        return "numerics", reason
+    if kept.top1 == after:
+        reason = "the stored weights of both already prefer it: the parent's arithmetic did not"
+        return "numerics", reason
+    reason = "the stored weights alone, in the reference runtime, already prefer this token"
+    return "weights", reason
 
 
 def first_difference(before: tuple[int, ...], after: tuple[int, ...]) -> int | None:
@@ -138,12 +163,12 @@ def _stopped(parent: CellEvidence, ends: Ends, place: int) -> str:
         if ends.parent.finish_reason != "stop":
             return f"the parent was cut off ({ends.parent.finish_reason}), the child went on"
         if before and before[-1] in parent.end_ids:
-            return "the child went on after the token that ended the parent's answer"
-        return "the child went on after the stop string that ended the parent's answer"
+            return f"{WENT_ON} after the token that ended the parent's answer"
+        return f"{WENT_ON} after the stop string that ended the parent's answer"
     if place == len(after):
         if ends.child.finish_reason != "stop":
-            return f"the child was cut off ({ends.child.finish_reason})"
-        return "the child stopped at a token or string at which the parent went on"
+            return f"{CUT_OFF} ({ends.child.finish_reason})"
+        return f"{STOPPED} at a token or string at which the parent went on"
     return ""
 
 
@@ -158,7 +183,8 @@ def _row(found: Distributions | None, ends: Ends, place: int) -> Prefers | None:
     sequence = found.sequence(ends.pinned.key)
     if sequence is None or not _same_context(sequence, ends, place):
         return None
-    row: Any = found.read(sequence.key).rows[sequence.n_prompt - 1 + place - sequence.first_row]
+    context = len(ends.child.prompt_ids) + place  # a prompt of its own may be of another length
+    row: Any = found.read(sequence.key).rows[context - 1 - sequence.first_row]
     return Prefers(
         top1=int(row["top1"]),
         top2=int(row["top2"]),
@@ -168,4 +194,4 @@ def _row(found: Distributions | None, ends: Ends, place: int) -> Prefers | None:
 
 def _same_context(sequence: ForcedSequence, ends: Ends, place: int) -> bool:
     context = (*ends.child.prompt_ids, *ends.child.output_ids[:place])
-    return sequence.ids[: len(context)] == context and len(context) <= len(sequence.ids)
+    return bool(context) and sequence.ids[: len(context)] == context

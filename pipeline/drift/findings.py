@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from pipeline.drift.cause import CUT_OFF, NOT_GREEDY, STOPPED, WENT_ON
 from pipeline.drift.evidence import CellEvidence
 from pipeline.schema.answers import PinnedPrompt
 from pipeline.schema.hops import Component, Finding, HopDrift
@@ -19,12 +20,12 @@ EXAMPLES = 10
 PLAIN = ("F32", "F16", "BF16", "float32", "float16", "bfloat16")
 MERGE_LIMIT = {"float32": 1e-6, "float16": 1e-4, "bfloat16": 1e-3}
 """Mean KL in nats from adapter attached to merged, by the type merged weights are stored in."""
-NUMERICS_LIMIT = {"mlx": 1e-6}
-"""Mean KL in nats of a runtime's arithmetic at any storage type: MLX multiplies what it stores."""
 NUMERICS_LIMIT_PLAIN = 1e-5
-"""The same for other runtimes on float32 weights."""
+"""Mean KL in nats of a runtime's arithmetic on float32 weights."""
 NUMERICS_LIMIT_LOW = 5e-3
 """The same on weights stored in fewer bits: llama.cpp then rounds activations to 8 bits."""
+NUMERICS_LIMIT_MLX = 1e-6
+"""The same for MLX on CPU at any number of bits: it multiplies what it stores, in float32."""
 CHANCE = 0.9
 """A perplexity above this share of the vocabulary's size says that nothing is predicted."""
 SIGNIFICANT = 0.05
@@ -49,7 +50,7 @@ def findings(
     """Everything that is not as it should be on one hop or in the cell it leads to."""
     yield from _prompts(hop)
     yield from _fields(hop, parent, child)
-    yield from _endings(hop, child)
+    yield from _endings(hop, parent, child)
     yield from _refused(hop, parent, child, pinned)
     yield from _weights(hop, parent, child)
     yield from _labels(hop, child)
@@ -113,25 +114,29 @@ def _fields(hop: HopDrift, parent: CellEvidence, child: CellEvidence) -> Iterato
 
 
 _ENDINGS = (
-    ("stop-ignored", "the child went on after"),
-    ("stopped-early", "the child stopped at"),
-    ("truncated", "the child was cut off"),
-    ("not-greedy", "not greedy"),
+    ("stop-ignored", WENT_ON),
+    ("stopped-early", STOPPED),
+    ("truncated", CUT_OFF),
+    ("not-greedy", NOT_GREEDY),
 )
 
 
-def _endings(hop: HopDrift, child: CellEvidence) -> Iterator[Finding]:
-    decoding = child.record.settings.get("decoding")
-    if isinstance(decoding, str) and not decoding.startswith("greedy"):
-        yield _finding(hop, "not-greedy", "text", f"{child.id} decodes otherwise: {decoding}")
+def _endings(hop: HopDrift, parent: CellEvidence, child: CellEvidence) -> Iterator[Finding]:
+    """How answers end and are decoded; a sampler that was there before the hop is not its doing."""
+    before, after = (end.record.settings.get("decoding") for end in (parent, child))
+    sampled = isinstance(after, str) and not after.startswith("greedy")
     for code, reason in _ENDINGS:
         found = [
             item
             for item in hop.items
             if item.cause is not None and item.cause.reason.startswith(reason)
         ]
+        message = ""
         if found and found[0].cause is not None:
             message = f"{len(found)} of {hop.n_items} answers: {found[0].cause.reason}"
+        if code == "not-greedy" and sampled:
+            message = "" if after == before else f"{child.id} decodes otherwise: {after}"
+        if message:
             yield _finding(hop, code, "text", message, [item.key for item in found])
 
 
@@ -153,7 +158,8 @@ def _refused(
     ]
     if lost:
         limit = child.record.settings.get("context_length", child.record.settings.get("n_ctx"))
-        message = f"{len(lost)} prompts that the parent answers got none (context: {limit} tokens)"
+        context = "" if limit is None else f" (context: {limit} tokens)"
+        message = f"{len(lost)} prompts that the parent answers got none{context}"
         yield _finding(hop, "prompt-refused", "text", message, lost)
 
 
@@ -249,8 +255,10 @@ def _numerics(hop: HopDrift, child: CellEvidence) -> Iterator[Finding]:
     if split is None or split.numerics is None:
         return
     plain = child.census is None or set(child.census.types) <= {"F32", "float32"}
-    usual = NUMERICS_LIMIT_PLAIN if plain else NUMERICS_LIMIT_LOW
-    limit = NUMERICS_LIMIT.get(child.record.cell.runtime, usual)
+    limit = NUMERICS_LIMIT_PLAIN if plain else NUMERICS_LIMIT_LOW
+    settings = child.record.settings
+    if child.record.cell.runtime == "mlx" and "cpu" in str(settings.get("device", "cpu")):
+        limit = NUMERICS_LIMIT_MLX
     found = split.numerics.kl_mean.value
     if found > limit:
         message = f"arithmetic alone costs {found:.2g} nats a token, {limit:g} is usual at most"

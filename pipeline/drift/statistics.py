@@ -67,7 +67,7 @@ class RowSample:
     natural-log probabilities of the target, NaN where there is none, -inf where a vocabulary has no
     such id; `confidence`: the parent's probability of its own most likely id; `tail`: its
     probability of everything outside the partition; `position`: the row's index in the ids of its
-    sequence; `answer`: whether it is about an answer or a corpus, not about a prompt. `lengths`
+    sequence; `answer`: whether it is about an answer, not about a prompt or a corpus. `lengths`
     [sequences]: rows per sequence, none 0, in the order of the rows.
     """
 
@@ -154,7 +154,7 @@ def _sample(sequence: ForcedSequence, parent: Chunk, child: Chunk) -> RowSample:
         confidence=np.exp(parent.rows["top1_logit"] - parent.rows["log_z"]),
         tail=np.exp(parent.log_tail),
         position=(position := np.arange(sequence.first_row, len(sequence.ids))),
-        answer=(position >= sequence.n_prompt - 1) | (sequence.kind == "corpus"),
+        answer=(position >= sequence.n_prompt - 1) & (sequence.kind == "golden"),
         lengths=np.array([len(targets)]),
     )
 

@@ -142,10 +142,17 @@ def _text_difference(pinned: str, own: str) -> str:
 def _lost_special(
     pinned: Sequence[int], own: Sequence[int], vocabulary: SourceVocabulary
 ) -> list[str]:
+    """Special tokens whose text the runtime read as plain pieces: gone, and spelled out instead."""
     special = set(vocabulary.special)
     missing = Counter(token for token in pinned if token in special)
     missing.subtract(token for token in own if token in special)
-    return [vocabulary.pieces[token] for token, count in sorted(missing.items()) if count > 0]
+    plain = "".join(
+        vocabulary.pieces[token]
+        for token in own
+        if token not in special and token < len(vocabulary.pieces)
+    )
+    lost = [vocabulary.pieces[token] for token, count in sorted(missing.items()) if count > 0]
+    return [piece for piece in lost if piece in plain]
 
 
 def _first(a: Sequence[object], b: Sequence[object]) -> int:

@@ -79,6 +79,7 @@ class LlamaCppRuntime(StepwiseRuntime):
         context, metadata = self._llama.ctx, self._llama.metadata
         decode = self.job.decode
         settings = {
+            "context_length": decode.context_length,
             "n_ctx": llama_cpp.llama_n_ctx(context),
             "n_ctx_train": self._llama.n_ctx_train()
             if hasattr(self._llama, "n_ctx_train")

@@ -192,6 +192,12 @@ class TestText:
         found = hop.cause()
         assert (found.component, found.margin, found.near_tie) == ("text", 0.0625, True)
 
+    def test_a_parent_that_was_not_greedy(self, tmp_path: Path) -> None:
+        """Its arithmetic has no say: something else chose its token."""
+        found = Hop(tmp_path, parent=prefers(OTHER, 2.0, HERE)).cause()
+        assert (found.component, found.margin) == ("text", 2.0)
+        assert found.reason.startswith("the parent was not greedy: ")
+
     def test_a_third_token_is_at_least_as_far_behind_as_the_second(self, tmp_path: Path) -> None:
         hop = Hop(tmp_path, child=prefers(HERE, 1.5, THIRD))
         assert hop.cause().reason.startswith("not greedy: ")
@@ -209,6 +215,9 @@ class TestTheReferenceAgain:
         for before in (answer(PARTED, prompt_ids=(9,)), answer(ANSWER[:2], "length")):
             found = cause(TEXT, hop.parent, hop.child, ends(before, answer(ANSWER)))
             assert found is not None and found.reason == self.REASON
+
+    def test_of_which_the_child_kept_nothing(self, tmp_path: Path) -> None:
+        assert Hop(tmp_path, child=None).cause(PARTED, ANSWER).reason == self.REASON
 
     def test_another_prompt_or_end_is_not_the_reference(self, tmp_path: Path) -> None:
         hop = Hop(tmp_path)
@@ -242,8 +251,17 @@ class TestNumerics:
         assert hop.cause().component == "numerics"
 
     def test_the_parents_weights_preferred_it_before(self, tmp_path: Path) -> None:
-        hop = Hop(tmp_path, parent_weights=prefers(OTHER, 0.5, HERE))
-        assert hop.cause().component == "numerics"
+        found = Hop(tmp_path, parent_weights=prefers(OTHER, 0.5, HERE)).cause()
+        assert found.component == "numerics"
+        assert found.reason == (
+            "the stored weights of both already prefer it: the parent's arithmetic did not"
+        )
+
+    def test_an_exact_tie_is_not_what_the_weights_prefer(self, tmp_path: Path) -> None:
+        """Of two equal logits the lower id is the first; the other one was rounded up."""
+        found = Hop(tmp_path, child=prefers(HERE, 0.0, OTHER)).cause()
+        assert found.component == "numerics"
+        assert found.reason.startswith("decoded token by token it rounds otherwise")
 
     @pytest.mark.parametrize(("gap", "component"), [(0.25, "numerics"), (0.375, "text")])
     def test_decoding_may_round_otherwise_but_not_by_much(
@@ -287,6 +305,21 @@ class TestNotToldApart:
             component=None, reason="the split is withheld", margin=0.0625, near_tie=True
         )
 
+    @pytest.mark.parametrize(
+        "told",
+        [
+            {"child": {HERE: 5.0, THIRD: 4.875}},
+            {"parent": {THIRD: 5.0, OTHER: 4.875}},
+        ],
+    )
+    def test_a_token_behind_a_near_tie_of_two_others(
+        self, tmp_path: Path, told: dict[str, Logits]
+    ) -> None:
+        """It may be far behind them: that is no rounding."""
+        found = Hop(tmp_path, **told).cause()
+        assert found.component is None
+        assert found.reason.startswith("two tokens are ahead of it")
+
     @pytest.mark.parametrize("which", ["parent", "child"])
     def test_no_distribution(self, tmp_path: Path, which: str) -> None:
         assert Hop(tmp_path, **{which: None}).cause() == Cause(
@@ -327,6 +360,24 @@ def test_the_row_is_that_of_the_token_that_differs(tmp_path: Path, place: int) -
     assert cause(TEXT, parent, child, both) == Cause(
         component="weights", reason=TestWeights.REASON, margin=0.75
     )
+
+
+def test_a_shorter_prompt_whose_answer_makes_up_for_it(tmp_path: Path) -> None:
+    """Both lack the last id of the prompt, emit it first, and go on from the same context."""
+    hop = Hop(tmp_path)
+    short, missing = PROMPT.ids[:-1], PROMPT.ids[-1]
+    both = ends(
+        answer((missing, *ANSWER), prompt_ids=short), answer((missing, *PARTED), prompt_ids=short)
+    )
+    assert cause(TEXT, hop.parent, hop.child, both) == Cause(
+        component="weights", reason=TestWeights.REASON, margin=2.0
+    )
+    at_the_end = ends(
+        answer((missing, *ANSWER), prompt_ids=short),
+        answer((missing, *ANSWER[:-1], OTHER), prompt_ids=short),
+    )
+    found = cause(TEXT, hop.parent, hop.child, at_the_end)
+    assert found is not None and found.margin == 5.0
 
 
 def test_other_rows_have_no_say(tmp_path: Path) -> None:

@@ -333,6 +333,16 @@ class TestEndings:
         told = case.child.record.model_copy(update={"settings": {}})
         assert replace(case, child=replace(case.child, record=told)).found == []
 
+    def test_a_sampler_is_found_once_and_where_it_begins(self) -> None:
+        case = clean("quantize").because("not greedy: its own most likely token is ahead by 1 nats")
+        chain = {"decoding": "min_p 0.05, then argmax"}
+        told = case.child.record.model_copy(update={"settings": chain})
+        case = replace(case, child=replace(case.child, record=told))
+        (found,) = case.found
+        assert (found.code, found.items) == ("not-greedy", ("clauses/c-000",))
+        before = case.parent.record.model_copy(update={"settings": chain})
+        assert replace(case, parent=replace(case.parent, record=before)).found == []
+
 
 class TestRefused:
     def refusing(self, *keys: str) -> Case:
@@ -345,6 +355,12 @@ class TestRefused:
         assert (found.code, found.component) == ("prompt-refused", "text")
         assert found.items == ("clauses/c-001", "clauses/c-003")
         assert found.message == ("2 prompts that the parent answers got none (context: 512 tokens)")
+
+    def test_a_runtime_that_names_no_limit(self) -> None:
+        case = self.refusing("clauses/c-001")
+        silent = case.child.record.model_copy(update={"settings": {}})
+        (found,) = replace(case, child=replace(case.child, record=silent)).found
+        assert found.message == "1 prompts that the parent answers got none"
 
     def test_all_of_them(self) -> None:
         (found,) = self.refusing(*ITEMS).found
@@ -507,8 +523,8 @@ class TestNumerics:
             ("vllm/base/checkpoint", {"float32": 9}, module.NUMERICS_LIMIT_PLAIN),
             (Q4, {"Q4_K": 9, "F32": 1}, module.NUMERICS_LIMIT_LOW),
             (F32, {"F16": 9}, module.NUMERICS_LIMIT_LOW),
-            (MLX, {"affine-4bit-g64": 9}, module.NUMERICS_LIMIT["mlx"]),
-            (MLX, {"float32": 9}, module.NUMERICS_LIMIT["mlx"]),
+            (MLX, {"affine-4bit-g64": 9}, module.NUMERICS_LIMIT_MLX),
+            (MLX, {"float32": 9}, module.NUMERICS_LIMIT_MLX),
         ],
     )
     def test_more_than_usual(self, cell: str, found: dict[str, int], limit: float) -> None:

@@ -247,6 +247,12 @@ class TestSpecial:
         assert (found.cause, found.position) == ("special", place)
         assert found.detail == "special tokens became plain text: <|end|>"
 
+    def test_a_token_that_is_merely_missing_was_not_split(self) -> None:
+        """BOS is not there at all, and other pieces make up the text."""
+        start = CHAT.ids.index(PIECES.piece_to_id("ow"))
+        own = (*CHAT.ids[1:start], *map(PIECES.piece_to_id, "ow"), *CHAT.ids[start + 1 :])
+        assert difference(own).cause == "tokenizer"
+
 
 class TestTokenizer:
     def test_other_pieces_for_the_same_text(self) -> None:
