@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline.counterfactual import gguf, mlx, reference
+from pipeline.counterfactual.control import small_checkpoint
 from pipeline.distributions import divergence
 from pipeline.faults.bench import items
 from pipeline.faults.catalogue import F32
@@ -157,6 +158,19 @@ def test_threads_and_batches_are_never_weights(
     assert weights == 0.0
     assert numerics < 1e-5
     assert report.findings == ()
+
+
+def test_a_setting_that_a_runtime_ignores_is_found_as_its_arithmetic(tmp_path: Path) -> None:
+    """mlx-lm 0.32.2 reads no `rope_parameters` for a Llama: nobody planted this (docs/drift.md)."""
+    source = tmp_path / "checkpoint"
+    source.mkdir()
+    rope = {"rope_theta": 500000.0, "rope_type": "default"}
+    small_checkpoint(CLERK, source, seed=5, num_hidden_layers=2, rope_parameters=rope)
+    (tmp_path / "chain").mkdir()
+    made = chain(tmp_path / "chain", Recipe(source, items(("sql",), 2), max_new_tokens=12))
+    blamed = {(each.where, each.code, each.component) for each in made.clean.findings}
+    hop = "transformers/base/checkpoint → mlx/base/4bit"
+    assert {each for each in blamed if each[2]} == {(hop, "numerics-high", "numerics")}
 
 
 TABLE = {
