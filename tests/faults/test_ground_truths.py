@@ -8,19 +8,22 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline.counterfactual import gguf, mlx, reference
+from pipeline.counterfactual.budget import ForcedText, budget
 from pipeline.counterfactual.control import small_checkpoint
-from pipeline.distributions import divergence
+from pipeline.distributions import IDS
 from pipeline.faults.bench import items
 from pipeline.faults.catalogue import F32
-from pipeline.faults.chain import Chain, Recipe, Tampering
+from pipeline.faults.chain import TEXT, Chain, Recipe, Tampering
 from pipeline.params import MlxRecipe
 from pipeline.runtimes.base import Job
 from pipeline.runtimes.llamacpp import LlamaCppRuntime
+from pipeline.schema.budget import Budget
 from pipeline.schema.hops import HopDrift, Split
 from pipeline.schema.items import GoldenPrompt
 from tests.conftest import need
@@ -109,13 +112,22 @@ def test_attached_and_merged_are_the_same_in_float32(tmp_path: Path) -> None:
 
 
 def test_swapping_nothing_gives_exactly_nothing(converted: Chain) -> None:
-    """Forced twice, the reference is itself to the bit."""
-    for cell in ("transformers/base/checkpoint", "llamacpp/base/f32", "mlx/base/8bit"):
-        evidence = converted.evidence(cell)
-        for _, chunk in evidence.distributions["base"].chunks(
-            [each.key for each in evidence.distributions["base"].sequences]
-        ):
-            assert np.all(divergence(chunk, chunk) == 0.0)
+    """The reference, loaded and forced anew, is what its cell kept; one changed tensor is not."""
+    kept = converted.evidence("transformers/base/checkpoint").distributions["base"]
+    starts = {key: start for key, (start, _) in kept.offsets.items()}
+    text = ForcedText(kept, converted.folder / TEXT / "base" / IDS, starts, kept.sequences)
+    model = reference.checkpoint(CLERK)
+    own = {name: values.copy() for name, values in reference.arrays(model).items()}
+
+    def spent(child: dict[str, Any]) -> Budget:
+        return budget("nothing", model, child, text, lambda *_: None)
+
+    nothing = spent(own)
+    assert (nothing.control, nothing.whole, nothing.groups) == (0.0, 0.0, ())
+    name = "model.layers.1.mlp.up_proj.weight"
+    changed = spent({**own, name: own[name] * np.float32(1.01)})
+    assert changed.control == 0.0 < changed.whole == changed.groups[0].kl
+    assert [each.tensors for each in changed.groups] == [(name,)]
 
 
 @pytest.mark.parametrize("kind", ["gguf", "mlx"])
