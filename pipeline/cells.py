@@ -9,7 +9,8 @@ from pipeline.distributions import Distributions
 from pipeline.drift.evidence import CellEvidence, StoredWeights
 from pipeline.errors import RefusedError
 from pipeline.schema.answers import Completion, PinnedPrompt
-from pipeline.schema.cells import CellRecord
+from pipeline.schema.artifacts import ArtifactRecord, Reference
+from pipeline.schema.cells import CellRecord, CellSpec
 from pipeline.schema.items import GoldenPrompt
 from pipeline.schema.scores import ItemScore
 from pipeline.schema.text import SourceVocabulary
@@ -41,25 +42,46 @@ def asked(project: params.Params, cell: CellRecord) -> tuple[str, ...]:
     return project.evalsets[cell.cell.variant]
 
 
-def cell_records(project: params.Params) -> tuple[CellRecord, ...]:
-    """Record of every planned cell, in plan order."""
-    return tuple(load(CellRecord, CELLS / spec.id / "cell.json") for spec in plan.plan(project))
+def cell_records(project: params.Params, *, whole: bool = False) -> tuple[CellRecord, ...]:
+    """Record of every planned cell, in plan order, checked against its files and what it read.
+
+    Args:
+        project: whose plan.
+        whole: also check the distributions; without it only what the cell said.
+
+    Raises:
+        RefusedError: a record was edited or is another cell's, a file is not what it says, or the
+            cell was scored on other bytes than those that are here.
+    """
+    return tuple(_verified(spec, whole=whole) for spec in plan.plan(project))
+
+
+def _verified(spec: CellSpec, *, whole: bool) -> CellRecord:
+    folder = CELLS / spec.id
+    remedy = f"remove {folder}, then: dvc repro"
+    record = records.load_sealed(CellRecord, folder / records.CELL)
+    if record.cell != spec:
+        raise RefusedError(
+            f"{folder / records.CELL}: is the record of {record.cell.id}, expected that of "
+            f"{spec.id} as planned",
+            remedy=remedy,
+        )
+    but = (records.CELL, *(() if whole else (texts.DISTRIBUTIONS,)))
+    digest.verify(folder, record.outputs, but=but, remedy=remedy)
+    for wanted in record.inputs:
+        records.check_input(spec.id, wanted, records.current(wanted.name))
+    return record
+
+
+def reference(record: CellRecord) -> Reference:
+    """How another record names a cell's."""
+    return Reference(name=f"{CELLS.name}/{record.cell.id}", seal=record.seal)
 
 
 def completions(record: CellRecord) -> dict[str, Completion]:
-    """A cell's answers by key, in the order they were given.
-
-    Raises:
-        RefusedError: they are not the bytes the cell's record names.
-    """
-    path = CELLS / record.cell.id / "completions.jsonl"
-    found = {answer.key: answer for answer in load_lines(Completion, path)}
-    if record.completions_sha256 not in (None, digest.sha256_file(path)):
-        raise RefusedError(
-            f"{path}: not the answers that {path.with_name('cell.json')} was written for",
-            remedy=f"remove {path.parent}, then: dvc repro",
-        )
-    return found
+    """A cell's answers by key, in the order they were given."""
+    path = CELLS / record.cell.id / records.COMPLETIONS
+    return {answer.key: answer for answer in load_lines(Completion, path)}
 
 
 def vocabulary() -> SourceVocabulary:
@@ -67,12 +89,18 @@ def vocabulary() -> SourceVocabulary:
     return load(SourceVocabulary, ROOT_PROMPTS.parent / "vocabulary.json")
 
 
-def evidence(project: params.Params) -> Mapping[str, CellEvidence]:
-    """Every planned cell with its answers, verdicts and distributions, by id, in plan order."""
+def evidence(project: params.Params, *, whole: bool = False) -> Mapping[str, CellEvidence]:
+    """Every planned cell with its answers, verdicts and distributions, by id, in plan order.
+
+    `whole` checks distributions against their records too: for whoever reads them.
+
+    Raises:
+        RefusedError: as `cell_records`.
+    """
     scores: dict[str, dict[str, ItemScore]] = {}
     for score in load_lines(ItemScore, SCORES):
         scores.setdefault(score.cell, {})[score.key] = score
-    found = cell_records(project)
+    found = cell_records(project, whole=whole)
     kept = {
         record.cell.id: texts.distributions(
             CELLS / record.cell.id, record.forced, plan.sources(project, record.cell)
@@ -86,14 +114,10 @@ def evidence(project: params.Params) -> Mapping[str, CellEvidence]:
             scores=scores.get(record.cell.id, {}),
             distributions=kept[record.cell.id],
             weights=_weights(project, record, kept),
-            census=records.read(_artifact(record)).census,
+            census=records.read(plan.artifact_of(record.cell)).census,
         )
         for record in found
     }
-
-
-def _artifact(record: CellRecord) -> str:
-    return record.cell.artifact.removeprefix(f"{records.ARTIFACTS.name}/")
 
 
 def _weights(
@@ -112,15 +136,34 @@ def _weights(
     if spec.runtime == "vllm":
         return StoredWeights(kept.get(f"transformers/{spec.variant}/checkpoint", {}))
     found = _counterfactual(record)
-    home = texts.counterfactual(_artifact(record))
+    home = texts.counterfactual(plan.artifact_of(record.cell))
     return StoredWeights(
         texts.distributions(home, found.forced, plan.sources(project, spec)), found
     )
 
 
+def artifacts(project: params.Params) -> tuple[ArtifactRecord, ...]:
+    """Records of the planned cells' artifacts and all they descend from, parents first."""
+    found: dict[str, ArtifactRecord] = {}
+    ordered: dict[str, ArtifactRecord] = {}
+
+    def add(name: str) -> None:
+        if name not in found:
+            record = found.setdefault(name, records.read(name))
+            for parent in record.parents:
+                add(parent.name)
+            ordered[name] = record
+
+    for spec in plan.plan(project):
+        for name in (plan.artifact_of(spec), plan.adapter_of(spec)):
+            if name:
+                add(name)
+    return tuple(ordered.values())
+
+
 def _counterfactual(record: CellRecord) -> CounterfactualRecord:
-    path = texts.counterfactual(_artifact(record)) / texts.RECORD
-    found = load(CounterfactualRecord, path)
+    path = texts.counterfactual(plan.artifact_of(record.cell)) / texts.RECORD
+    found = records.load_sealed(CounterfactualRecord, path)
     if found.artifact_identity != record.artifact_identity:
         raise RefusedError(
             f"{path}: made of {found.artifact_identity[:12]}…, the cell ran "

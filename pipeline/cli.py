@@ -5,29 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any
 
 import click
 
 from pipeline import __version__
-from pipeline.errors import DriftlineError
-
-
-def _clean(command: Callable[..., None]) -> Callable[..., None]:
-    """Print a `DriftlineError` and leave with its exit code, without a traceback."""
-
-    @wraps(command)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except DriftlineError as error:
-            click.echo(str(error), err=True)
-            sys.exit(error.exit_code)
-
-    return guarded
+from pipeline.commands.common import clean
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,7 +25,7 @@ def main() -> None:
 
 @main.command()
 @click.option("--force", is_flag=True, help="Run every stage again, whatever changed.")
-@_clean
+@clean
 def run(force: bool) -> None:
     """Check the project, then `dvc repro`: only what changed runs."""
     from pipeline import check
@@ -58,7 +41,7 @@ def run(force: bool) -> None:
 
 
 @main.command()
-@_clean
+@clean
 def check() -> None:
     """Check params.yaml, evalsets, source and adapters; nothing is loaded or written."""
     from pipeline import check as checks
@@ -67,7 +50,7 @@ def check() -> None:
 
 
 @main.command()
-@_clean
+@clean
 def doctor() -> None:
     """Which runtimes are here, in which versions, and the install line of those that are not."""
     from pipeline import check as checks
@@ -78,7 +61,7 @@ def doctor() -> None:
 
 
 @main.command()
-@_clean
+@clean
 def plan() -> None:
     """List the cells of this project and the stage that scores each."""
     from pipeline import params
@@ -91,7 +74,7 @@ def plan() -> None:
 
 @main.command()
 @click.argument("item", metavar="EVALSET/ITEM")
-@_clean
+@clean
 def explain(item: str) -> None:
     """One item's way through the graph: prompt, answer per cell, where it first changed."""
     from pipeline import cells, params
@@ -113,7 +96,7 @@ def explain(item: str) -> None:
 @main.command()
 @click.argument("hop", metavar="CELL")
 @click.option("--sequences", default=60, show_default=True, help="Most sequences to force.")
-@_clean
+@clean
 def budget(hop: str, sequences: int) -> None:
     """Which stored tensors cost how much, on the conversion that leads to CELL.
 
@@ -143,7 +126,7 @@ def budget(hop: str, sequences: int) -> None:
 @main.command()
 @click.option("--only", multiple=True, metavar="NAME", help="Plant just this fault; repeatable.")
 @click.option("--clean/--no-clean", default=True, help="Run pipelines without a fault as well.")
-@_clean
+@clean
 def faultbench(only: tuple[str, ...], clean: bool) -> None:
     """Plant faults in healthy pipelines, and see whether each is blamed on its hop and component.
 
@@ -155,7 +138,7 @@ def faultbench(only: tuple[str, ...], clean: bool) -> None:
 
 
 @main.command("fetch-converter")
-@_clean
+@clean
 def fetch_converter() -> None:
     """Take the GGUF converter out of the source of the installed llama-cpp-python."""
     from pipeline.conversions import llama_cpp_source

@@ -27,6 +27,7 @@ STAGES = (
     "counterfactual",
     "grade",
     "drift",
+    "lineage",
     "report",
 )
 
@@ -70,6 +71,11 @@ def closure(*modules: str) -> list[Path]:
     if PACKAGE / "report" / "markdown.py" in found:
         found.update((PACKAGE / "report" / "templates").iterdir())
     return sorted(found)
+
+
+def code_names() -> tuple[str, ...]:
+    """The names code goes by: a stage's, or `score_<runtime>`."""
+    return (*STAGES, *(f"score_{runtime}" for runtime in RUNTIMES))
 
 
 def code_of_stages() -> dict[str, list[Path]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import RefusedError
@@ -31,21 +32,23 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def rows(folder: Path) -> tuple[FileDigest, ...]:
+def rows(folder: Path, *, but: Iterable[str] = ()) -> tuple[FileDigest, ...]:
     """One row per file under `folder`, sorted by path as bytes.
+
+    Args:
+        folder: any folder.
+        but: files and folders in it to leave out, relative to it.
 
     Raises:
         RefusedError: a symlink, device, socket or pipe is among them, or there is no file at all.
     """
+    left_out = tuple(but)
     found = []
     for path in regular_files(folder):
-        found.append(
-            FileDigest(
-                path=path.relative_to(folder).as_posix(),
-                size=path.stat().st_size,
-                sha256=sha256_file(path),
-            )
-        )
+        name = path.relative_to(folder).as_posix()
+        if not any(name == each or name.startswith(f"{each}/") for each in left_out):
+            size = path.stat().st_size
+            found.append(FileDigest(path=name, size=size, sha256=sha256_file(path)))
     if not found:
         raise RefusedError(
             f"{folder}: no file in it", remedy="point at a folder that holds a checkpoint"
@@ -57,11 +60,14 @@ def regular_files(folder: Path) -> list[Path]:
     """Every file under `folder`.
 
     Raises:
-        RefusedError: something in it is neither a plain file nor a folder.
+        RefusedError: something in it, or it itself, is neither a plain file nor a folder.
     """
     found = []
-    for path in sorted(folder.rglob("*")):
-        mode = path.lstat().st_mode
+    for path in (folder, *sorted(folder.rglob("*"))):
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            continue
         if stat.S_ISREG(mode):
             found.append(path)
         elif not stat.S_ISDIR(mode):
@@ -79,23 +85,52 @@ def identity(files: Iterable[FileDigest]) -> str:
     return sha256_text("".join(f"{row.sha256}  {row.path}\n" for row in ordered))
 
 
-def verify(folder: Path, expected: Iterable[FileDigest], *, remedy: str) -> str:
+def verify(
+    folder: Path, expected: Iterable[FileDigest], *, remedy: str, but: tuple[str, ...] = ()
+) -> str:
     """Check `folder` against its record and return its identity.
+
+    Args:
+        folder: what is recorded.
+        expected: its files as recorded.
+        remedy: what to do when they differ.
+        but: files and folders in it that are neither looked at nor expected.
 
     Raises:
         RefusedError: files are extra, missing or changed; each is named.
     """
-    recorded = {row.path: row for row in expected}
-    found = {row.path: row for row in rows(folder)}
-    lines = [f"extra    {path}" for path in sorted(found.keys() - recorded.keys())]
-    lines += [f"missing  {path}" for path in sorted(recorded.keys() - found.keys())]
-    for path in sorted(recorded.keys() & found.keys()):
-        if found[path] != recorded[path]:
-            lines.append(
-                f"changed  {path}: sha256 {recorded[path].sha256[:12]}… in the record, "
-                f"{found[path].sha256[:12]}… on disk"
-            )
+    wanted = [row for row in expected if not row.path.startswith(tuple(f"{b}/" for b in but))]
+    found = rows(folder, but=but)
+    lines = [change.line for change in differences(wanted, found)]
     if lines:
         shown = "\n  ".join(lines[:20])
         raise RefusedError(f"{folder} is not what its record says:\n  {shown}", remedy=remedy)
-    return identity(found.values())
+    return identity(found)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One file that is not what it should be: `what` is extra, missing or changed."""
+
+    what: str
+    path: str
+    detail: str = ""
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        return f"{self.what:8} {self.path}{self.detail}"
+
+
+def differences(expected: Iterable[FileDigest], found: Iterable[FileDigest]) -> list[Difference]:
+    """What is extra, missing and changed, each sorted by path."""
+    recorded = {row.path: row for row in expected}
+    actual = {row.path: row for row in found}
+    listed = [Difference("extra", path) for path in sorted(actual.keys() - recorded.keys())]
+    listed += [Difference("missing", path) for path in sorted(recorded.keys() - actual.keys())]
+    for path in sorted(recorded.keys() & actual.keys()):
+        before, after = recorded[path], actual[path]
+        if before.sha256 != after.sha256:
+            detail = f": sha256 {before.sha256[:12]}… in the record, {after.sha256[:12]}… on disk"
+            listed.append(Difference("changed", path, detail))
+    return listed

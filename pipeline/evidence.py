@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from pipeline import cells, params, plan, records
+from pipeline import cells, params, records
 from pipeline.drift.hops import median_divergence
 from pipeline.grade import EvalsetScore
 from pipeline.report.model import ReportInput
-from pipeline.schema.artifacts import ArtifactRecord
 from pipeline.schema.hops import DriftReport
 from pipeline.schema.values import load, load_lines
 
 
 def read(project: params.Params) -> ReportInput:
-    """Gather records, cells, verdicts and drift of `project`."""
+    """Gather records, cells, verdicts and drift of `project`, each checked against its manifest.
+
+    Raises:
+        RefusedError: something is not what its record says.
+    """
+    for name in ("prompts", "evalset", "grades", "drift"):
+        records.manifest(name)
     found = cells.evidence(project)
     drift = load(DriftReport, cells.DRIFT)
     weighed = [cell.weights.record for cell in found.values() if cell.weights is not None]
     return ReportInput(
-        artifacts=_artifacts(project),
+        artifacts=cells.artifacts(project),
         cells=tuple(cell.record for cell in found.values()),
         drift=drift,
         scores=tuple(load_lines(EvalsetScore, cells.SUMMARY)),
@@ -35,23 +40,3 @@ def read(project: params.Params) -> ReportInput:
             if (median := median_divergence(hop)) is not None
         },
     )
-
-
-def _artifacts(project: params.Params) -> tuple[ArtifactRecord, ...]:
-    """Records of the planned cells' artifacts and all they descend from, parents first."""
-    names: dict[str, None] = {}
-    found: dict[str, ArtifactRecord] = {}
-
-    def add(name: str) -> None:
-        if name in found:
-            return
-        record = found.setdefault(name, records.read(name))
-        for parent in record.parents:
-            add(parent.name)
-        names[name] = None
-
-    for spec in plan.plan(project):
-        for path in (spec.artifact, spec.adapter):
-            if path is not None:
-                add(path.removeprefix(f"{records.ARTIFACTS.name}/"))
-    return tuple(found[name] for name in names)

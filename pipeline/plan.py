@@ -12,6 +12,16 @@ def artifact_path(kind: str, *names: str) -> str:
     return "/".join(("artifacts", kind, *names))
 
 
+def artifact_of(spec: CellSpec) -> str:
+    """Name of a cell's artifact."""
+    return spec.artifact.removeprefix("artifacts/")
+
+
+def adapter_of(spec: CellSpec) -> str:
+    """Name of a cell's attached adapter; empty when it has none."""
+    return (spec.adapter or "").removeprefix("artifacts/")
+
+
 def cell(params: Params, runtime: str, variant: str, form: str) -> CellSpec:
     """The cell `runtime/variant/form`.
 

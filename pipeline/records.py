@@ -1,24 +1,77 @@
-"""Where records are, and artifacts checked against theirs before anyone uses them."""
+"""Records on disk: read with their seal checked, and what they describe checked against them.
+
+Every folder under `artifacts/` that one stage writes and another reads has a record: artifacts an
+`ArtifactRecord` under `artifacts/records/<name>/`, cells a `CellRecord`, anything else a `Manifest`
+inside the folder. Whoever reads a folder checks it first: DVC serves flipped bits without a word.
+"""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import JsonValue, ValidationError
 
-from pipeline import digest
+from pipeline import digest, facts
 from pipeline.errors import InputError, RefusedError
-from pipeline.schema.artifacts import ArtifactKind, ArtifactRecord, Census, Parent
-from pipeline.schema.values import dump, load
+from pipeline.files import new_directory, write_text
+from pipeline.schema.artifacts import (
+    ArtifactKind,
+    ArtifactRecord,
+    Census,
+    Conversion,
+    Manifest,
+    Parent,
+    Reference,
+)
+from pipeline.schema.values import Sealed, dump, load, seal_of, sealed
 
 ARTIFACTS = Path("artifacts")
 RECORDS = ARTIFACTS / "records"
+RECORD = "record.json"
+TENSORS = "tensors.jsonl"
+ENVIRONMENT = "environment.json"
+MANIFEST = "manifest.json"
+CELL, COMPLETIONS, ERRORS = "cell.json", "completions.jsonl", "errors.jsonl"
+
+S = TypeVar("S", bound=Sealed)
+
+
+def load_sealed(kind: type[S], path: Path) -> S:
+    """Read a record and check its seal.
+
+    Raises:
+        InputError: there is none.
+        RefusedError: it is not such a record, or was edited.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no record", remedy="dvc repro")
+    try:
+        found = load(kind, path)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise RefusedError(
+            f"{path}: not a record of this version ({where}: {problem['msg']})",
+            remedy=f"remove {path.parent}, then: dvc repro",
+        ) from None
+    if found.seal != seal_of(found):
+        raise RefusedError(
+            f"{path}: its seal is {found.seal[:12] or 'missing'}…, its content has "
+            f"{seal_of(found)[:12]}…: the record was edited",
+            remedy=f"remove {path.parent}, then: dvc repro",
+        )
+    return found
+
+
+# ------------------------------------------------------------------------------------- artifacts
 
 
 def path_of(name: str) -> Path:
     """Record of the artifact `kind/variant/form` (or `kind/name`)."""
-    return RECORDS / f"{name}.json"
+    return RECORDS / name / RECORD
 
 
 def read(name: str) -> ArtifactRecord:
@@ -26,30 +79,30 @@ def read(name: str) -> ArtifactRecord:
 
     Raises:
         InputError: there is none.
-        RefusedError: it is not a record.
+        RefusedError: it is not its record, or was edited.
     """
-    path = path_of(name)
-    if not path.exists():
-        raise InputError(f"{path}: no record of {name}", remedy="dvc repro")
-    try:
-        return load(ArtifactRecord, path)
-    except ValidationError as error:
+    found = load_sealed(ArtifactRecord, path_of(name))
+    if found.name != name:
         raise RefusedError(
-            f"{path}: not an artifact record: {error.errors()[0]['msg']}", remedy="dvc repro -f"
-        ) from None
+            f"{path_of(name)}: is the record of {found.name}, expected that of {name}",
+            remedy=f"remove {path_of(name).parent} and {ARTIFACTS / name}, then: dvc repro",
+        )
+    return found
 
 
 def verified(name: str) -> ArtifactRecord:
     """The record of an artifact whose bytes were just found to be exactly what it says.
 
+    Its parents' records, where they are here, must be the ones it was made from.
+
     Raises:
-        RefusedError: files are extra, missing or changed.
+        RefusedError: files are extra, missing or changed, or a parent is another one.
     """
     record = read(name)
     found = digest.verify(
         ARTIFACTS / name,
         record.files,
-        remedy=f"remove {ARTIFACTS / name} and its DVC cache entry, then: dvc repro",
+        remedy=f"`driftline verify --deep` says what remakes {ARTIFACTS / name}",
     )
     if found != record.identity:
         raise RefusedError(
@@ -57,34 +110,150 @@ def verified(name: str) -> ArtifactRecord:
             f"({found[:12]}…)",
             remedy="the record was edited: dvc repro -f",
         )
+    for parent in record.parents:
+        if path_of(parent.name).is_file():
+            check_input(name, Reference(name=parent.name, seal=parent.seal), read(parent.name))
     return record
+
+
+def check_input(reader: str, wanted: Reference, found: Sealed) -> None:
+    """Refuse a record made from another input than the one that is here now.
+
+    Raises:
+        RefusedError: the seals differ.
+    """
+    if wanted.seal != found.seal:
+        raise RefusedError(
+            f"{reader} was made from {wanted.name} with seal {wanted.seal[:12]}…, "
+            f"here it has {found.seal[:12]}…",
+            remedy=f"dvc repro   (if that changes nothing: remove {ARTIFACTS / wanted.name} and "
+            "its record, then again)",
+        )
+
+
+def reference(record: ArtifactRecord) -> Reference:
+    """How another record names this one."""
+    return Reference(name=record.name, seal=record.seal)
 
 
 def write(
     name: str,
     *,
+    command: tuple[str, ...],
     kind: ArtifactKind,
-    conversion: str,
+    conversion: Conversion,
     parents: Iterable[ArtifactRecord],
     tool: str,
     tool_version: str,
     arguments: dict[str, JsonValue],
     census: Census | None,
-) -> None:
-    """Write the record of the artifact that now lies at `artifacts/<name>`."""
+    runtime: str | None = None,
+    notes: tuple[str, ...] = (),
+) -> ArtifactRecord:
+    """Write the record of the artifact that now lies at `artifacts/<name>`.
+
+    Args:
+        name: of the artifact.
+        command: the stage that made it, then its arguments.
+        kind: of the artifact.
+        conversion: the step.
+        parents: records of what it was made from.
+        tool: what did the work.
+        tool_version: its version, with those of what it works with.
+        arguments: what the tool was told.
+        census: what is in its weights.
+        runtime: whose environment the conversion depends on, None for no environment.
+        notes: anything a reader of the record should know.
+    """
     files = digest.rows(ARTIFACTS / name)
-    record = ArtifactRecord.model_validate(
-        {
-            "name": name,
-            "kind": kind,
-            "conversion": conversion,
-            "identity": digest.identity(files),
-            "files": files,
-            "parents": tuple(Parent(name=p.name, identity=p.identity) for p in parents),
-            "tool": tool,
-            "tool_version": tool_version,
-            "arguments": arguments,
-            "census": census,
-        }
+    found, tensors = facts.of_artifact(ARTIFACTS / name, files)
+    environment = None if runtime is None else environment_of(runtime)
+    record = sealed(
+        ArtifactRecord(
+            name=name,
+            kind=kind,
+            conversion=conversion,
+            identity=digest.identity(files),
+            files=files,
+            parents=tuple(Parent(name=p.name, identity=p.identity, seal=p.seal) for p in parents),
+            command=f"python -m pipeline.stages.{' '.join(command)}",
+            tool=tool,
+            tool_version=tool_version,
+            code_sha256=code_of(command[0]),
+            environment_sha256=digest.sha256_file(environment) if environment else None,
+            arguments=arguments,
+            census=census,
+            facts=found,
+            notes=notes,
+        )
     )
-    dump(record, path_of(name))
+    with new_directory(RECORDS / name) as folder:
+        dump(record, folder / RECORD)
+        write_text(folder / TENSORS, facts.listing(tensors))
+        if environment is not None:
+            shutil.copyfile(environment, folder / ENVIRONMENT)
+    return record
+
+
+def code_of(stage: str) -> str:
+    """sha256 of the listing of a stage's code, as the probe wrote it."""
+    return digest.sha256_file(_probed(ARTIFACTS / "code" / stage))
+
+
+def environment_of(runtime: str) -> Path:
+    """The probed environment of a runtime."""
+    return _probed(ARTIFACTS / "env" / f"{runtime}.json")
+
+
+def _probed(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"{path}: not probed yet", remedy="dvc repro probe/dvc.yaml")
+    return path
+
+
+# ------------------------------------------------------------------------------------- manifests
+
+
+def current(name: str) -> Sealed:
+    """The record or manifest of `name` as it is here now; its seal is checked, its files are not.
+
+    Raises:
+        InputError: there is none.
+        RefusedError: it was edited.
+    """
+    if path_of(name).is_file():
+        return read(name)
+    return load_sealed(Manifest, ARTIFACTS / name / MANIFEST)
+
+
+def write_manifest(folder: Path, name: str, inputs: Iterable[Reference]) -> None:
+    """Write the manifest of `folder`, which will be `artifacts/<name>`."""
+    made = Manifest(name=name, inputs=tuple(inputs), files=digest.rows(folder))
+    dump(sealed(made), folder / MANIFEST)
+
+
+def manifest(name: str, *, but: str | None = None) -> Reference:
+    """The manifest of `artifacts/<name>`, whose files were just found to be what it says.
+
+    Args:
+        name: of the folder.
+        but: a folder inside it that is not looked at.
+
+    Raises:
+        InputError: there is none.
+        RefusedError: it was edited, or files are extra, missing or changed.
+    """
+    folder = ARTIFACTS / name
+    found = load_sealed(Manifest, folder / MANIFEST)
+    if found.name != name:
+        raise RefusedError(
+            f"{folder / MANIFEST}: is the manifest of {found.name}, expected that of {name}",
+            remedy=f"remove {folder}, then: dvc repro",
+        )
+    digest.verify(
+        folder,
+        found.files,
+        but=(MANIFEST, *([but] if but else [])),
+        remedy=f"remove {folder}, then: dvc repro",
+    )
+    return Reference(name=name, seal=found.seal)

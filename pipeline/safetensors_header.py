@@ -63,6 +63,19 @@ def safetensors_header(path: Path) -> dict[str, TensorInfo]:
     Raises:
         RefusedError: truncated, malformed, or with bytes that belong to no tensor or to two.
     """
+    return _told(path)[0]
+
+
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """The text pairs a Safetensors file carries beside its tensors.
+
+    Raises:
+        RefusedError: as `safetensors_header`.
+    """
+    return _told(path)[1]
+
+
+def _told(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     try:
         return _read(path)
     except ValueError as problem:
@@ -125,7 +138,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _read(path: Path) -> dict[str, TensorInfo]:
+def _read(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -140,18 +153,19 @@ def _read(path: Path) -> dict[str, TensorInfo]:
     if not text.startswith(b"{"):
         raise ValueError("its header does not start with {")
     header = parse_json(text)
-    _check_metadata(header.pop("__metadata__", None))
+    metadata = _metadata(header.pop("__metadata__", None))
     data = 8 + length
     tensors = {name: _tensor(name, entry, data) for name, entry in header.items()}
     _check_coverage(tensors, data, size)
-    return tensors
+    return tensors, metadata
 
 
-def _check_metadata(metadata: Any) -> None:
+def _metadata(metadata: Any) -> dict[str, str]:
     if metadata is None:
-        return
+        return {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ValueError("__metadata__ is not a mapping from text to text")
+    return metadata
 
 
 def _tensor(name: str, entry: Any, data: int) -> TensorInfo:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline import records
 from pipeline.distributions import IDS, LOGITS, ROWS, SEQUENCES, Distributions
 from pipeline.files import new_directory
+from pipeline.schema.artifacts import Reference
 from pipeline.schema.cells import CellRecord
 from pipeline.schema.forced import ForcedRecord, ForcedSequence
 from pipeline.schema.values import load_lines
@@ -19,14 +21,23 @@ RECORD = "record.json"
 CORPORA = records.ARTIFACTS / "prompts" / "corpora.json"
 
 
-def write(made: Path, record: CellRecord) -> None:
-    """Publish the text its reference cell made in `made`; an empty one if that cell failed."""
+def name_of(text: str) -> str:
+    """Name of a text's manifest."""
+    return f"{FOLDER.name}/{text}"
+
+
+def write(made: Path, record: CellRecord, inputs: Iterable[Reference]) -> None:
+    """Publish the text its reference cell made in `made`; an empty one if that cell failed.
+
+    `inputs` are the records of what that cell read.
+    """
     with new_directory(FOLDER / record.cell.variant) as folder:
         if any(found.text == record.cell.variant for found in record.forced):
             shutil.copyfile(made / SEQUENCES, folder / SEQUENCES)
             shutil.copyfile(made / IDS, folder / IDS)
         else:
             (folder / SEQUENCES).write_text("")
+        records.write_manifest(folder, name_of(record.cell.variant), inputs)
 
 
 def keep(made: Path, record: CellRecord, cell: Path) -> None:

@@ -10,24 +10,151 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pydantic import JsonValue
 
 from pipeline.conversions import llama_cpp_source
 from pipeline.errors import InputError, RefusedError, ToolError, did_you_mean
+from pipeline.params import Location
 from pipeline.schema.artifacts import ArtifactRecord, Census
+from pipeline.schema.values import Value, canonical_json
 
 FILE_NAME = "model.gguf"
+HUB = "https://huggingface.co"
 _CENSUS_SKIPS = ("tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.merges")
 _FTYPE_PREFIX = "LLAMA_FTYPE_MOSTLY_"
+_GUESSED: dict[str, JsonValue] = dict.fromkeys(
+    (
+        "general.basename",
+        "general.organization",
+        "general.size_label",
+        "general.source.doi",
+        "general.source.url",
+        "general.source.uuid",
+        "general.version",
+    )
+)
+"""Null keeps the converter from guessing them; it then counts the weights for its size label."""
+_OWNED = (
+    "general.base_model.",
+    "general.basename",
+    "general.finetune",
+    "general.organization",
+    "general.source.",
+    "general.version",
+)
+"""Start of every key that says where a file comes from."""
+
+
+class Origin(Value):
+    """What a GGUF is a conversion of: the source, and the adapter merged into it, if any.
+
+    `version` is the commit of a Hub source, of a local one `sha256:` and its identity.
+    """
+
+    name: str
+    organization: str | None
+    repo_url: str | None
+    version: str
+    finetune: str | None
+
+
+def origin(source: Location, identity: str, adapter: str | None) -> Origin:
+    """Where the files of a variant come from, out of `params.yaml` and the pinned source alone.
+
+    Args:
+        source: the project's source.
+        identity: of the pinned source, as `digest.identity`.
+        adapter: name of the adapter in the checkpoint; None for the source itself.
+    """
+    if source.repo is not None:
+        organization, _, name = source.repo.rpartition("/")
+        return Origin(
+            name=name,
+            organization=organization or None,
+            repo_url=f"{HUB}/{source.repo}",
+            version=str(source.revision),
+            finetune=adapter,
+        )
+    name = PurePath(str(source.path)).name
+    return Origin(
+        # "." and ".." name no folder, and the one they mean is called otherwise elsewhere
+        name=name if name.strip(".") else "source",
+        organization=None,
+        repo_url=None,
+        version=f"sha256:{identity}",
+        finetune=adapter,
+    )
+
+
+def provenance(origin: Origin) -> dict[str, JsonValue]:
+    """The metadata of a file converted with `origin` that says where it comes from."""
+    found: dict[str, JsonValue] = {
+        "general.base_model.count": 1,
+        **{f"general.base_model.0.{key}": value for key, value in _base_model(origin).items()},
+        "general.source.repo_url": origin.repo_url,
+        "general.finetune": origin.finetune,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def check_provenance(census: Census, origin: Origin, name: str) -> None:
+    """Refuse a file that does not say where it comes from, or says more or anything else.
+
+    Args:
+        census: of the file, converted or quantized.
+        origin: what it was converted with.
+        name: the artifact's name.
+
+    Raises:
+        RefusedError: a key is missing, has another value, or must not be there.
+    """
+    expected = provenance(origin)
+    found = {key: value for key, value in census.metadata.items() if key.startswith(_OWNED)}
+    wrong = [
+        f"{key}: expected {_shown(expected, key)}, found {_shown(found, key)}"
+        for key in sorted(expected.keys() | found.keys())
+        if expected.get(key) != found.get(key)
+    ]
+    if wrong:
+        raise RefusedError(
+            f"{name}: its metadata does not say where it comes from:\n  " + "\n  ".join(wrong),
+            remedy="dvc repro -f; if it stays, the converter or the quantizer of this version of "
+            f"{llama_cpp_source.DISTRIBUTION} is at fault: install another",
+        )
+
+
+def _shown(metadata: dict[str, JsonValue], key: str) -> str:
+    return canonical_json(metadata[key]) if key in metadata else "nothing"
+
+
+def _base_model(origin: Origin) -> dict[str, str]:
+    fields = {
+        "name": origin.name,
+        "version": origin.version,
+        "organization": origin.organization,
+        "repo_url": origin.repo_url,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _override(origin: Origin) -> dict[str, JsonValue]:
+    """For the converter's `--metadata`: what is there replaces what it makes of card and config."""
+    return {
+        **_GUESSED,
+        "general.base_models": [dict(_base_model(origin))],
+        "general.source.repo_url": origin.repo_url,
+        "general.finetune": origin.finetune,
+    }
 
 
 def convert(
-    checkpoint: Path, destination: Path, *, outtype: str, name: str
+    checkpoint: Path, destination: Path, *, outtype: str, name: str, origin: Origin | None = None
 ) -> dict[str, JsonValue]:
     """Convert a Safetensors checkpoint to one GGUF file in the folder `destination`.
 
@@ -36,6 +163,8 @@ def convert(
         destination: existing, empty folder.
         outtype: f32, f16 or bf16; always passed, because the converter's default may down-cast.
         name: the model's name in the file; without it the converter would write a folder's.
+        origin: where the checkpoint comes from, for the file to say; without it the converter
+            writes what it makes of the checkpoint's card and config.
 
     Returns:
         The arguments as recorded.
@@ -44,9 +173,6 @@ def convert(
         ToolError: the converter failed; its last lines are shown.
     """
     source = llama_cpp_source.require()
-    arguments = ["--outtype", outtype, "--model-name", name]
-    command = [sys.executable, str(source / "convert_hf_to_gguf.py"), str(checkpoint)]
-    command += [*arguments, "--outfile", str(destination / FILE_NAME)]
     environment = {
         **os.environ,
         # its own gguf-py first: the one on PyPI may know other keys and types
@@ -55,15 +181,29 @@ def convert(
         "TRANSFORMERS_OFFLINE": "1",
         "PYTHONHASHSEED": "0",
     }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as scratch:
+        # The converter guesses from a folder's name (version, size, even whether a model is a
+        # reranker), so it is shown every checkpoint under the same one.
+        shown = Path(scratch, "checkpoint")
+        shown.symlink_to(checkpoint.resolve(), target_is_directory=True)
+        command = [sys.executable, str(source / "convert_hf_to_gguf.py"), str(shown)]
+        command += ["--outtype", outtype, "--model-name", name]
+        command += ["--outfile", str(destination / FILE_NAME)]
+        if origin is not None:
+            override = Path(scratch, "metadata.json")
+            override.write_text(canonical_json(_override(origin)), encoding="utf-8")
+            command += ["--metadata", str(override)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        tail = "\n  ".join(done.stderr.strip().splitlines()[-8:])
+        said = done.stderr.replace(str(shown), str(checkpoint))
+        tail = "\n  ".join(said.strip().splitlines()[-8:])
         raise ToolError(
             f"llama.cpp's converter failed on {checkpoint} (exit {done.returncode}):\n  {tail}",
             remedy="if it does not know this architecture or tokenizer, this variant has no GGUF: "
             "take it out of `variants` in params.yaml",
         )
-    return {"outtype": outtype, "model_name": name}
+    recorded: dict[str, JsonValue] = {"outtype": outtype, "model_name": name}
+    return recorded if origin is None else {**recorded, "origin": origin.model_dump(mode="json")}
 
 
 def tool_version() -> str:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from pipeline.digest import sha256_file, sha256_text
-from pipeline.schema.values import canonical_json
+from pipeline.digest import sha256_file
+from pipeline.facts import written
 from pipeline.schema.weights import FieldChange
 
-LONG = 120
-"""Characters of canonical JSON above which a value is kept as a digest."""
 TEXT_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -42,12 +39,6 @@ _TEXT = (
     "config.json:eos_token_id",
     "config.json:pad_token_id",
 )
-
-
-def written(value: Any) -> str:
-    """A value as canonical JSON, a long one as its length and digest."""
-    text = canonical_json(value)
-    return text if len(text) <= LONG else f"{len(text)} characters, sha256 {sha256_text(text)}"
 
 
 def of_folder(folder: Path) -> dict[str, str]:

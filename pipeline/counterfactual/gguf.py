@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.conversions.gguf import FILE_NAME
-from pipeline.counterfactual.fields import written
 from pipeline.counterfactual.tensors import added, change, place, unreturned
+from pipeline.facts import written
 from pipeline.runtimes.transformers import load_model
 from pipeline.schema.weights import TensorChange
 

@@ -7,37 +7,45 @@ from pathlib import Path
 
 from pipeline.distributions import Distributions
 from pipeline.drift.evidence import CellEvidence
-from pipeline.drift.statistics import shared_rows, summarize
+from pipeline.drift.statistics import per_sequence, shared_rows, summarize
 from pipeline.schema.hops import Hop, Split
-from pipeline.schema.statistics import DistributionDrift
+from pipeline.schema.statistics import DistributionDrift, SequenceDrift
+
+
+@dataclass(frozen=True)
+class _Compared:
+    whole: DistributionDrift | None
+    answers: DistributionDrift | None
+    sequences: tuple[SequenceDrift, ...]
 
 
 @dataclass
 class Comparisons:
     """Comparisons already made: a parent's numerics serve all its children."""
 
-    _made: dict[tuple[Path, Path], tuple[DistributionDrift | None, DistributionDrift | None]] = (
-        field(default_factory=dict)
-    )
+    _made: dict[tuple[Path, Path], _Compared] = field(default_factory=dict)
 
     def drift(self, parent: Distributions, child: Distributions) -> DistributionDrift | None:
         """Drift from `parent` to `child`, None when they have no sequence in common."""
-        return self._both(parent, child)[0]
+        return self._compared(parent, child).whole
 
     def answers(self, parent: Distributions, child: Distributions) -> DistributionDrift | None:
         """The same over the rows about answers alone."""
-        return self._both(parent, child)[1]
+        return self._compared(parent, child).answers
 
-    def _both(
-        self, parent: Distributions, child: Distributions
-    ) -> tuple[DistributionDrift | None, DistributionDrift | None]:
+    def sequences(self, parent: Distributions, child: Distributions) -> tuple[SequenceDrift, ...]:
+        """The same sequence by sequence."""
+        return self._compared(parent, child).sequences
+
+    def _compared(self, parent: Distributions, child: Distributions) -> _Compared:
         key = (parent.folder, child.folder)
         if key not in self._made:
             rows = shared_rows(parent, child)
             answers = rows.answers() if rows else None
-            self._made[key] = (
+            self._made[key] = _Compared(
                 summarize(rows) if rows else None,
                 summarize(answers) if answers else None,
+                per_sequence(rows) if rows else (),
             )
         return self._made[key]
 
@@ -68,7 +76,15 @@ def split(
     if withheld or parent.weights is None or child.weights is None:
         answers = made.answers(before, after)
         withheld = withheld or "no counterfactual"
-        return Split(end_to_end=whole, answers=answers, withheld=withheld), ""
+        return (
+            Split(
+                end_to_end=whole,
+                answers=answers,
+                withheld=withheld,
+                sequences=made.sequences(before, after),
+            ),
+            "",
+        )
     stored, kept = child.weights.distributions[text], parent.weights.distributions[text]
     weights, numerics = made.drift(kept, stored), made.drift(stored, after)
     rest = None
@@ -82,6 +98,7 @@ def split(
             numerics=numerics,
             parent_numerics=made.drift(kept, before),
             rest=rest,
+            sequences=made.sequences(before, after),
         ),
         "",
     )

@@ -28,7 +28,13 @@ from numpy.typing import NDArray
 
 from pipeline.distributions import CHUNK, Chunk, Distributions, divergence
 from pipeline.schema.forced import ForcedSequence
-from pipeline.schema.statistics import Bin, DistributionDrift, Estimate, PairedScores
+from pipeline.schema.statistics import (
+    Bin,
+    DistributionDrift,
+    Estimate,
+    PairedScores,
+    SequenceDrift,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -68,7 +74,7 @@ class RowSample:
     such id; `confidence`: the parent's probability of its own most likely id; `tail`: its
     probability of everything outside the partition; `position`: the row's index in the ids of its
     sequence; `answer`: whether it is about an answer, not about a prompt or a corpus. `lengths`
-    [sequences]: rows per sequence, none 0, in the order of the rows.
+    [sequences]: rows per sequence, none 0, in the order of the rows; `keys` [sequences] names them.
     """
 
     kl: Floats
@@ -80,6 +86,7 @@ class RowSample:
     position: Ints
     answer: NDArray[np.bool_]
     lengths: Ints
+    keys: NDArray[np.str_]
 
     def answers(self) -> RowSample | None:
         """The rows about answers alone; None when there is none."""
@@ -91,9 +98,9 @@ class RowSample:
         kept = {
             column.name: getattr(self, column.name)[self.answer]
             for column in fields(RowSample)
-            if column.name != "lengths"
+            if column.name not in ("lengths", "keys")
         }
-        return RowSample(**kept, lengths=counts[counts > 0])
+        return RowSample(**kept, lengths=counts[counts > 0], keys=self.keys[counts > 0])
 
 
 def distribution_drift(parent: Distributions, child: Distributions) -> DistributionDrift | None:
@@ -156,6 +163,7 @@ def _sample(sequence: ForcedSequence, parent: Chunk, child: Chunk) -> RowSample:
         position=(position := np.arange(sequence.first_row, len(sequence.ids))),
         answer=(position >= sequence.n_prompt - 1) & (sequence.kind == "golden"),
         lengths=np.array([len(targets)]),
+        keys=np.array([sequence.key]),
     )
 
 
@@ -168,6 +176,17 @@ def _target_log_p(chunk: Chunk, targets: Ints) -> Floats:
     known = np.where(np.isnan(known), -np.inf, known)
     found: Floats = np.where(targets < 0, np.nan, known)
     return found
+
+
+def per_sequence(sample: RowSample) -> tuple[SequenceDrift, ...]:
+    """Mean KL of each sequence: what two measurements of a hop are paired by."""
+    sums = np.add.reduceat(sample.kl, np.cumsum(sample.lengths) - sample.lengths)
+    return tuple(
+        SequenceDrift(key=key, rows=rows, kl_mean=total / rows)
+        for key, rows, total in zip(
+            sample.keys.tolist(), sample.lengths.tolist(), sums.tolist(), strict=True
+        )
+    )
 
 
 def summarize(sample: RowSample) -> DistributionDrift:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from pipeline.schema.values import Value
+from pipeline.schema.values import Sealed, Value
 
 
 class FileDigest(Value):
@@ -17,14 +17,39 @@ class FileDigest(Value):
     sha256: str
 
 
+class Reference(Value):
+    """Another record: its name in this project and its seal."""
+
+    name: str
+    seal: str
+
+
+class Manifest(Sealed):
+    """What a stage left in one folder of `artifacts/`, and the records of what it read.
+
+    Artifacts and cells have records of their own (`ArtifactRecord`, `CellRecord`); everything else
+    that one stage writes and another reads has this one.
+    """
+
+    schema_version: Literal[1] = 1
+    name: str
+    inputs: tuple[Reference, ...]
+    files: tuple[FileDigest, ...]
+
+
 ArtifactKind = Literal["source", "adapter", "merged", "gguf", "mlx"]
+Conversion = Literal["pin", "merge", "convert", "quantize"]
 
 
 class Parent(Value):
-    """An artifact a conversion read: its name in this project and its identity."""
+    """An artifact a conversion read: its name, the identity of its bytes, the seal of its record.
+
+    With the seal a record pins its parent's, and through it the whole way to the root.
+    """
 
     name: str
     identity: str
+    seal: str = ""
 
 
 class Census(Value):
@@ -42,21 +67,55 @@ class Census(Value):
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class ArtifactRecord(Value):
-    """One conversion: what was made, from what, by which tool with which arguments.
+class TensorDigest(Value):
+    """One tensor as stored: type, shape as the file has it, sha256 of its bytes."""
 
-    `identity` is the in-toto dirHash of `files` (see `pipeline.digest`).
+    file: str
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+
+
+class Facts(Value):
+    """Digests of the parts of an artifact, so that a change of one is not taken for another's.
+
+    `tensors_sha256` is the sha256 of the record's `tensors.jsonl` (one `TensorDigest` a line);
+    `metadata` has every field beside the tensors (a GGUF's key-value pairs; of a folder each key of
+    its JSON files, other files whole) as canonical JSON, long values as their digest, and
+    `metadata_sha256` is the sha256 of its canonical JSON. `tokenizer_sha256` is that of the part of
+    `metadata` that belongs to the tokenizer; `template_sha256` is the sha256 of the chat template's
+    text, and so the same in every shape that carries the same template. None: it has none.
     """
 
-    schema_version: Literal[1] = 1
+    tensors_sha256: str
+    metadata_sha256: str
+    tokenizer_sha256: str | None
+    template_sha256: str | None
+    metadata: dict[str, str]
+
+
+class ArtifactRecord(Sealed):
+    """One conversion: what was made, from what, by which tool with which arguments.
+
+    `identity` is the in-toto dirHash of `files` (see `pipeline.digest`). `command` is the stage's
+    own; `code_sha256` and `environment_sha256` are the sha256 of `artifacts/code/<stage>` and of
+    `artifacts/env/<runtime>.json` it ran with (None where a conversion depends on no environment).
+    """
+
+    schema_version: Literal[2] = 2
     name: str
     kind: ArtifactKind
-    conversion: Literal["pin", "merge", "convert", "quantize"]
+    conversion: Conversion
     identity: str
     files: tuple[FileDigest, ...]
     parents: tuple[Parent, ...]
+    command: str = ""
     tool: str
     tool_version: str
+    code_sha256: str = ""
+    environment_sha256: str | None = None
     arguments: dict[str, JsonValue]
     census: Census | None = None
+    facts: Facts | None = None
     notes: tuple[str, ...] = ()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
+from pipeline.schema.artifacts import FileDigest, Reference
 from pipeline.schema.forced import ForcedRecord
-from pipeline.schema.values import Value
+from pipeline.schema.values import Sealed, Value
 
 
 class CellSpec(Value):
@@ -46,23 +47,31 @@ class NoiseFloor(Value):
     max_logprob_difference: float
 
 
-class CellRecord(Value):
+class CellRecord(Sealed):
     """One scored cell: what ran, with which settings in force, and how it ended.
 
     `settings` and `build` are what the runtime reported of itself; `artifact_identity` is that of
-    the artifact's bytes as verified right before loading. `forced` is what it kept of each
-    teacher-forced text, `not_forced` why there is nothing though there should be.
+    the artifact's bytes as verified right before loading. `inputs` are the records of all it read:
+    artifact, adapter, prompts, texts. `decode` is what was asked for. `outputs` are the other files
+    of the cell's folder. `forced` is what it kept of each teacher-forced text, `not_forced` why
+    there is nothing though there should be. `code_sha256` and `environment_sha256` are the sha256
+    of `artifacts/code/score_<runtime>` and of the folder's `environment.json`.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     cell: CellSpec
     outcome: Outcome
     artifact_identity: str
     adapter_identity: str | None
+    inputs: tuple[Reference, ...] = ()
     prompts_sha256: str
     completions_sha256: str | None
+    outputs: tuple[FileDigest, ...] = ()
     floor: NoiseFloor | None
     forced: tuple[ForcedRecord, ...] = ()
     not_forced: str = ""
+    decode: dict[str, JsonValue] = Field(default_factory=dict)
+    code_sha256: str = ""
+    environment_sha256: str = ""
     build: dict[str, JsonValue]
     settings: dict[str, JsonValue]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pipeline.schema.scores import ItemState
-from pipeline.schema.statistics import DistributionDrift, PairedScores
+from pipeline.schema.statistics import DistributionDrift, PairedScores, SequenceDrift
 from pipeline.schema.text import TextDrift
 from pipeline.schema.values import Value
 
@@ -73,7 +73,8 @@ class Split(Value):
     answers alone, which is what users meet; `weights` is from W(A) to W(B), the stored weights of
     both in the reference runtime, `numerics` from W(B) to B, `parent_numerics` from W(A) to A.
     `withheld` says why the parts are not known, though the whole is. `rest` is what the mean KL end
-    to end has beyond weights and numerics: KL is not additive, so it need not be 0.
+    to end has beyond weights and numerics: KL is not additive, so it need not be 0. `sequences` is
+    `end_to_end` sequence by sequence.
     """
 
     end_to_end: DistributionDrift
@@ -83,6 +84,7 @@ class Split(Value):
     parent_numerics: DistributionDrift | None = None
     rest: float | None = None
     withheld: str = ""
+    sequences: tuple[SequenceDrift, ...] = ()
 
 
 class HopDrift(Value):
@@ -157,7 +159,7 @@ class CellDrift(Value):
 class DriftReport(Value):
     """Everything `drift` found."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     hops: tuple[HopDrift, ...]
     blame: tuple[Blame, ...]
     cells: tuple[CellDrift, ...] = ()

@@ -19,6 +19,14 @@ class Estimate(Value):
     high: float
 
 
+class SequenceDrift(Value):
+    """Mean KL divergence in nats over the `rows` of one teacher-forced sequence."""
+
+    key: str
+    rows: int
+    kl_mean: float
+
+
 class Bin(Value):
     """Mean KL divergence over the `n` positions with `low` <= x < `high` (last bin: <=)."""
 

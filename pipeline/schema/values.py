@@ -7,6 +7,7 @@ inputs give the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,7 +24,29 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Sealed(Value):
+    """A record that carries the sha256 of everything else in it.
+
+    Law: `seal` is the sha256 of the value's canonical JSON with `seal` left out, so that an edited
+    record is known by itself, and one that names another by its seal pins all of it.
+    """
+
+    seal: str = ""
+
+
 V = TypeVar("V", bound=Value)
+S = TypeVar("S", bound=Sealed)
+
+
+def seal_of(value: Sealed) -> str:
+    """The seal a record must have, whatever it says it has."""
+    content = value.model_dump(mode="json", exclude={"seal"})
+    return hashlib.sha256(canonical_json(content).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def sealed(value: S) -> S:
+    """The same record with its seal."""
+    return value.model_copy(update={"seal": seal_of(value)})
 
 
 def canonical(value: Value) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pipeline.schema.forced import ForcedRecord
-from pipeline.schema.values import Value
+from pipeline.schema.values import Sealed, Value
 
 Explained = Literal["exact", "within", "beyond"]
 
@@ -39,7 +39,7 @@ class TensorChange(Value):
     explained: Explained | None
 
 
-class ControlRecord(Value):
+class ControlRecord(Sealed):
     """Whether the loader that builds counterfactuals can be trusted for this architecture.
 
     A small random checkpoint with the source's own config and tokenizer goes through the converter
@@ -48,7 +48,7 @@ class ControlRecord(Value):
     canonical JSON, long values as a digest. It is what a real artifact's fields are held against.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     kind: Literal["gguf", "mlx"]
     trusted: bool
     reason: str = ""
@@ -56,7 +56,7 @@ class ControlRecord(Value):
     expected: dict[str, str]
 
 
-class CounterfactualRecord(Value):
+class CounterfactualRecord(Sealed):
     """One artifact's stored weights in the float32 reference runtime: the cell W(B).
 
     `tensors` are held against those of the artifact `parent`. `trusted` False withholds the split
@@ -65,7 +65,7 @@ class CounterfactualRecord(Value):
     tokenizer and template.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     artifact: str
     artifact_identity: str
     parent: str

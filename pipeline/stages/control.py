@@ -9,7 +9,7 @@ from pipeline import params, records
 from pipeline.counterfactual import control, reference
 from pipeline.errors import exits_cleanly
 from pipeline.files import new_directory
-from pipeline.schema.values import dump
+from pipeline.schema.values import dump, sealed
 
 CONTROLS = records.ARTIFACTS / "controls"
 
@@ -23,7 +23,7 @@ def main() -> None:
     with new_directory(CONTROLS) as folder:
         for kind in control.KINDS:
             found = control.control(kind, records.ARTIFACTS / source.name)
-            dump(found, folder / f"{kind}.json")
+            dump(sealed(found), folder / f"{kind}.json")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ def main() -> None:
         )
     records.write(
         name,
+        command=("convert_gguf", variant),
+        runtime="llamacpp",
         kind="gguf",
         conversion="convert",
         parents=(parent,),

@@ -31,6 +31,8 @@ def main() -> None:
     mlx.check_same_weights(parent, census, name)
     records.write(
         name,
+        command=("convert_mlx", variant, recipe),
+        runtime="mlx",
         kind="mlx",
         conversion="convert",
         parents=(parent,),

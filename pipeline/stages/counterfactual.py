@@ -17,7 +17,7 @@ from pipeline.files import new_directory
 from pipeline.progress import progress
 from pipeline.runtimes.base import TextJob
 from pipeline.schema.artifacts import ArtifactRecord
-from pipeline.schema.values import dump, load
+from pipeline.schema.values import dump, sealed
 from pipeline.schema.weights import ControlRecord, CounterfactualRecord
 
 RUNTIME = {"gguf": "llamacpp", "mlx": "mlx"}
@@ -36,7 +36,8 @@ def main() -> None:
     checkpoint = records.verified(f"checkpoints/{variant}")
     quantized = kind == "gguf" and form != project.gguf.outtype
     parent = records.verified(f"gguf/{variant}/{project.gguf.outtype}") if quantized else checkpoint
-    control = load(ControlRecord, records.ARTIFACTS / "controls" / f"{kind}.json")
+    control = records.load_sealed(ControlRecord, records.ARTIFACTS / "controls" / f"{kind}.json")
+    records.manifest(texts.name_of(variant))
     spec = plan.cell(project, RUNTIME[kind], variant, form)
     text = TextJob(
         name=variant,
@@ -57,7 +58,7 @@ def main() -> None:
             folder / texts.DISTRIBUTIONS,
             lambda what, total: report(what, 0, total),
         )
-        dump(found, folder / texts.RECORD)
+        dump(sealed(found), folder / texts.RECORD)
     _say(artifact, found)
 
 
@@ -66,7 +67,7 @@ def _merged(adapter: str) -> None:
     source = records.verified(f"checkpoints/{params.BASE}")
     found = made.merged(made.Artifacts(artifact, artifact, source, records.ARTIFACTS))
     with new_directory(texts.counterfactual(artifact.name)) as folder:
-        dump(found, folder / texts.RECORD)
+        dump(sealed(found), folder / texts.RECORD)
     _say(artifact, found)
 
 

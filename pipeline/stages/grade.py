@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline import cells, params
+from pipeline import cells, params, records
 from pipeline.errors import exits_cleanly
 from pipeline.files import new_directory
 from pipeline.grade import grade, summarize
@@ -20,10 +20,17 @@ from pipeline.schema.values import dump_lines
 def main() -> None:
     """Grade the whole project."""
     project = params.read()
-    scores = [score for record in cells.cell_records(project) for score in _scores(project, record)]
+    found = cells.cell_records(project)
+    inputs = [
+        records.manifest("prompts"),
+        records.manifest("evalset"),
+        *(cells.reference(record) for record in found),
+    ]
+    scores = [score for record in found for score in _scores(project, record)]
     with new_directory(cells.SCORES.parent) as folder:
         dump_lines(scores, folder / cells.SCORES.name)
         dump_lines(summarize(scores), folder / cells.SUMMARY.name)
+        records.write_manifest(folder, "grades", inputs)
 
 
 def _scores(project: params.Params, record: CellRecord) -> Iterator[ItemScore]:

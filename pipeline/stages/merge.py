@@ -28,6 +28,8 @@ def main() -> None:
         arguments = merge.merge(base, lora, folder, dtype=project.merge.dtype)
     records.write(
         merged,
+        command=("merge", name),
+        runtime="transformers",
         kind="merged",
         conversion="merge",
         parents=(source, adapter),

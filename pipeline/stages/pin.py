@@ -10,7 +10,6 @@ import sys
 from pipeline import params, records
 from pipeline.conversions import pin
 from pipeline.errors import exits_cleanly
-from pipeline.schema.values import dump
 
 
 @exits_cleanly
@@ -19,11 +18,22 @@ def main() -> None:
     project = params.read()
     if sys.argv[1] == "source":
         name, location = f"checkpoints/{params.BASE}", project.source
-        record = pin.pin(location, "source", records.ARTIFACTS / name, name)
+        made = pin.pin(location, "source", records.ARTIFACTS / name, name)
     else:
         name, location = f"adapters/{sys.argv[2]}", project.adapters[sys.argv[2]]
-        record = pin.pin(location, "adapter", records.ARTIFACTS / name, name)
-    dump(record, records.path_of(name))
+        made = pin.pin(location, "adapter", records.ARTIFACTS / name, name)
+    records.write(
+        name,
+        command=("pin", *sys.argv[1:]),
+        kind=made.kind,
+        conversion="pin",
+        parents=(),
+        tool=made.tool,
+        tool_version=made.tool_version,
+        arguments=made.arguments,
+        census=made.census,
+        notes=made.notes,
+    )
 
 
 if __name__ == "__main__":

@@ -42,8 +42,10 @@ def main() -> None:
             dump_lines(asked, folder / f"{variant}.jsonl")
         dump(Corpora(windows=tuple(windows)), folder / texts.CORPORA.name)
         dump(prompts.vocabulary(tokenizer), folder / "vocabulary.json")
+        records.write_manifest(folder, "prompts", [records.reference(source)])
     with new_directory(records.ARTIFACTS / "evalset") as folder:
         dump_lines(items, folder / "items.jsonl")
+        records.write_manifest(folder, "evalset", ())
 
 
 if __name__ == "__main__":

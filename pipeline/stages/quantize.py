@@ -31,6 +31,8 @@ def main() -> None:
     gguf.check_same_tensors(parent, census, name)
     records.write(
         name,
+        command=("quantize", variant, quantization),
+        runtime="llamacpp",
         kind="gguf",
         conversion="quantize",
         parents=(parent,),

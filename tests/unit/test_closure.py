@@ -20,15 +20,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("schema",),
     ("digest",),
     ("distributions",),
-    ("params", "records", "safetensors_header", "locations"),
+    ("params", "safetensors_header", "gguf_header"),
+    ("facts", "locations"),
+    ("records",),
     ("plan", "texts"),
     ("evalset", "prompts", "grade"),
-    ("runtimes", "conversions", "drift", "lineage"),
-    ("counterfactual",),
-    ("environment", "cells", "closure"),
+    ("runtimes", "conversions", "drift"),
+    ("counterfactual", "lineage"),
+    ("environment", "cells", "closure", "history"),
     ("report",),
     ("check", "evidence", "budgets"),
+    ("audit",),
     ("stages", "faults"),
+    ("commands",),
     ("cli",),
 )
 SAME_LAYER_IS_FINE = {
@@ -41,9 +45,11 @@ SAME_LAYER_IS_FINE = {
     "drift",
     "faults",
     "report",
-    "params",
+    "lineage",
+    "audit",
+    "commands",
 }
-WITHIN = {("records", "params"), ("locations", "params"), ("grade", "evalset")}
+WITHIN = {("grade", "evalset")}
 
 
 def layer_of(path: Path) -> tuple[int, str]:
