@@ -69,13 +69,13 @@ def _verified(spec: CellSpec, *, whole: bool) -> CellRecord:
     but = (records.CELL, *(() if whole else (texts.DISTRIBUTIONS,)))
     digest.verify(folder, record.outputs, but=but, remedy=remedy)
     for wanted in record.inputs:
-        records.check_input(spec.id, wanted, records.current(wanted.name))
+        records.check_input(spec.id, wanted)
     return record
 
 
 def reference(record: CellRecord) -> Reference:
     """How another record names a cell's."""
-    return Reference(name=f"{CELLS.name}/{record.cell.id}", seal=record.seal)
+    return Reference(name=f"{CELLS.name}/{record.cell.id}", identity=record.seal)
 
 
 def completions(record: CellRecord) -> dict[str, Completion]:

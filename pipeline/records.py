@@ -112,28 +112,44 @@ def verified(name: str) -> ArtifactRecord:
         )
     for parent in record.parents:
         if path_of(parent.name).is_file():
-            check_input(name, Reference(name=parent.name, seal=parent.seal), read(parent.name))
+            check_input(name, Reference(name=parent.name, identity=parent.identity))
     return record
 
 
-def check_input(reader: str, wanted: Reference, found: Sealed) -> None:
-    """Refuse a record made from another input than the one that is here now.
+def check_input(reader: str, wanted: Reference) -> None:
+    """Refuse something made from another input than the one that is here now.
 
     Raises:
-        RefusedError: the seals differ.
+        InputError: there is no record of the input.
+        RefusedError: its identity is another one.
     """
-    if wanted.seal != found.seal:
+    found = current(wanted.name)
+    if wanted.identity != found:
         raise RefusedError(
-            f"{reader} was made from {wanted.name} with seal {wanted.seal[:12]}…, "
-            f"here it has {found.seal[:12]}…",
+            f"{reader} was made from {wanted.name} {wanted.identity[:12]}…, "
+            f"here it is {found[:12]}…",
             remedy=f"dvc repro   (if that changes nothing: remove {ARTIFACTS / wanted.name} and "
             "its record, then again)",
         )
 
 
+def current(name: str) -> str:
+    """Identity of what lies at `artifacts/<name>`, as its record has it; a file is hashed.
+
+    Raises:
+        InputError: there is no record of it.
+        RefusedError: the record was edited.
+    """
+    if path_of(name).is_file():
+        return read(name).identity
+    if (ARTIFACTS / name).is_file():
+        return digest.sha256_file(ARTIFACTS / name)
+    return digest.identity(load_sealed(Manifest, ARTIFACTS / name / MANIFEST).files)
+
+
 def reference(record: ArtifactRecord) -> Reference:
     """How another record names this one."""
-    return Reference(name=record.name, seal=record.seal)
+    return Reference(name=record.name, identity=record.identity)
 
 
 def write(
@@ -175,7 +191,7 @@ def write(
             conversion=conversion,
             identity=digest.identity(files),
             files=files,
-            parents=tuple(Parent(name=p.name, identity=p.identity, seal=p.seal) for p in parents),
+            parents=tuple(Parent(name=p.name, identity=p.identity) for p in parents),
             command=f"python -m pipeline.stages.{' '.join(command)}",
             tool=tool,
             tool_version=tool_version,
@@ -214,18 +230,6 @@ def _probed(path: Path) -> Path:
 # ------------------------------------------------------------------------------------- manifests
 
 
-def current(name: str) -> Sealed:
-    """The record or manifest of `name` as it is here now; its seal is checked, its files are not.
-
-    Raises:
-        InputError: there is none.
-        RefusedError: it was edited.
-    """
-    if path_of(name).is_file():
-        return read(name)
-    return load_sealed(Manifest, ARTIFACTS / name / MANIFEST)
-
-
 def write_manifest(folder: Path, name: str, inputs: Iterable[Reference]) -> None:
     """Write the manifest of `folder`, which will be `artifacts/<name>`."""
     made = Manifest(name=name, inputs=tuple(inputs), files=digest.rows(folder))
@@ -256,4 +260,23 @@ def manifest(name: str, *, but: str | None = None) -> Reference:
         but=(MANIFEST, *([but] if but else [])),
         remedy=f"remove {folder}, then: dvc repro",
     )
-    return Reference(name=name, seal=found.seal)
+    return Reference(name=name, identity=digest.identity(found.files))
+
+
+def file(folder: str, name: str) -> Reference:
+    """One file of `artifacts/<folder>`, which was just found to be what the manifest there says.
+
+    Raises:
+        InputError: there is no manifest.
+        RefusedError: it was edited, or lists no such file, or the file is another one.
+    """
+    path = ARTIFACTS / folder / name
+    made = load_sealed(Manifest, path.with_name(MANIFEST))
+    listed = {row.path: row.sha256 for row in made.files}
+    found = digest.sha256_file(path) if path.is_file() else "missing"
+    if listed.get(name) != found:
+        raise RefusedError(
+            f"{path}: sha256 {found[:12]}…, {listed.get(name, 'nothing')[:12]}… in its manifest",
+            remedy=f"remove {path.parent}, then: dvc repro",
+        )
+    return Reference(name=f"{folder}/{name}", identity=found)

@@ -18,14 +18,19 @@ class FileDigest(Value):
 
 
 class Reference(Value):
-    """Another record: its name in this project and its seal."""
+    """Something a stage read, by name under `artifacts/` and by content.
+
+    `identity` is the dirHash of an artifact or a folder, the sha256 of a single file, the seal of a
+    cell's record. It does not follow a record's other fields: the same bytes made by another build
+    of a tool are the same input.
+    """
 
     name: str
-    seal: str
+    identity: str
 
 
 class Manifest(Sealed):
-    """What a stage left in one folder of `artifacts/`, and the records of what it read.
+    """What a stage left in one folder of `artifacts/`, and what it read.
 
     Artifacts and cells have records of their own (`ArtifactRecord`, `CellRecord`); everything else
     that one stage writes and another reads has this one.
@@ -42,14 +47,10 @@ Conversion = Literal["pin", "merge", "convert", "quantize"]
 
 
 class Parent(Value):
-    """An artifact a conversion read: its name, the identity of its bytes, the seal of its record.
-
-    With the seal a record pins its parent's, and through it the whole way to the root.
-    """
+    """An artifact a conversion read: its name in this project and its identity."""
 
     name: str
     identity: str
-    seal: str = ""
 
 
 class Census(Value):

@@ -82,7 +82,7 @@ class LineageIndex(Sealed):
     """What one run of the pipeline was given and found; `files` has every other evidence file.
 
     `params` is params.yaml as read; `code` the sha256 of each stage's code listing; `corpora` the
-    sha256 of each plain text (None: not there); `drift_seal` that of the drift report's manifest.
+    sha256 of each plain text (None: not there); `drift_identity` that of the drift report's folder.
 
     Law: with `files` the index seals all evidence of a commit.
     """
@@ -95,5 +95,5 @@ class LineageIndex(Sealed):
     evalsets: tuple[EvalsetEvidence, ...]
     hops: tuple[HopEvidence, ...]
     findings: tuple[Finding, ...]
-    drift_seal: str
+    drift_identity: str
     files: tuple[FileDigest, ...]

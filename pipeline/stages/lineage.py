@@ -28,7 +28,7 @@ def main() -> None:
     project = params.read()
     for name in ("prompts", "evalset", "grades"):
         records.manifest(name)
-    drift_seal = records.manifest("drift").seal
+    drift_identity = records.manifest("drift").identity
     found = cells.evidence(project)
     drift = load(DriftReport, cells.DRIFT)
     with new_directory(FOLDER) as folder:
@@ -42,7 +42,7 @@ def main() -> None:
             evalsets=_evalsets(project, folder),
             hops=tuple(evidence.hop_evidence(hop) for hop in drift.hops),
             findings=drift.findings,
-            drift_seal=drift_seal,
+            drift_identity=drift_identity,
             files=digest.rows(folder),
         )
         dump(sealed(index), folder / evidence.INDEX)

@@ -33,9 +33,9 @@ def main() -> None:
     spec = plan.cell(project, runtime, variant, form)
     artifact = records.verified(plan.artifact_of(spec))
     adapter = records.verified(plan.adapter_of(spec)) if spec.adapter else None
-    inputs = _inputs(project, spec, artifact, adapter)
-    environment = records.environment_of(runtime)
     asked = "root" if spec.id == params.ROOT_CELL else variant
+    inputs = _inputs(project, spec, asked, artifact, adapter)
+    environment = records.environment_of(runtime)
     started = time.monotonic()
     with progress(spec.id) as report:
         result = cell.score(
@@ -85,16 +85,18 @@ def main() -> None:
 def _inputs(
     project: params.Params,
     spec: CellSpec,
+    asked: str,
     artifact: ArtifactRecord,
     adapter: ArtifactRecord | None,
 ) -> tuple[Reference, ...]:
     """Everything the cell reads, as just verified."""
     own = spec.id == plan.reference(project, spec.variant)
+    files = [f"{asked}.jsonl", *([texts.CORPORA.name] if own else [])]
     read = [name for name in plan.texts(project, spec) if not own or name != spec.variant]
     return (
         records.reference(artifact),
         *([records.reference(adapter)] if adapter else []),
-        records.manifest("prompts"),
+        *(records.file("prompts", name) for name in files),
         *(records.manifest(texts.name_of(name)) for name in read),
     )
 
