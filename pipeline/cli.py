@@ -11,6 +11,7 @@ import click
 
 from pipeline import __version__
 from pipeline.commands.common import clean
+from pipeline.commands.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -145,6 +146,8 @@ def fetch_converter() -> None:
 
     click.echo(f"converter: {llama_cpp_source.fetch()}")
 
+
+main.add_command(verify)
 
 if __name__ == "__main__":
     main()

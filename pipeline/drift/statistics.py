@@ -272,9 +272,13 @@ def _means(values: Floats, lengths: Ints) -> list[Estimate]:
 
 def _resampled(values: Floats, lengths: Ints) -> tuple[Floats, Floats]:
     """95 % percentile intervals [figures] of the means of `values`, over whole sequences."""
+    return _bootstrap(np.add.reduceat(values, np.cumsum(lengths) - lengths, axis=1), lengths)
+
+
+def _bootstrap(sums: Floats, lengths: Ints) -> tuple[Floats, Floats]:
+    """The same of sums over sequences [figures, sequences]."""
     from scipy import stats
 
-    sums = np.add.reduceat(values, np.cumsum(lengths) - lengths, axis=1)
     found = stats.bootstrap(
         (sums, lengths[np.newaxis, :].astype(np.float64)),
         _ratio,
@@ -358,6 +362,54 @@ def paired_scores(
         mcnemar_p=p,
         difference=difference,
     )
+
+
+def paired_means(
+    before: Sequence[float], after: Sequence[float], lengths: Sequence[int]
+) -> Estimate:
+    """Mean over rows of after minus before, from the means of the same sequences on both sides.
+
+    The interval draws whole sequences. Rows are not known here, so `se` is over sequences too: that
+    of a ratio estimator, sqrt(k / (k - 1) sum (n_i / N)^2 (d_i - d)^2) for k sequences of n_i of
+    all N rows, d their mean (Cochran 1977, "Sampling Techniques", section 6.4).
+
+    Args:
+        before: mean of each sequence.
+        after: of the same sequences, in the same order.
+        lengths: rows of each, none 0.
+
+    Raises:
+        ValueError: no sequence, or not the same number of them.
+    """
+    if not lengths or not len(before) == len(after) == len(lengths):
+        raise ValueError(f"{len(before)} before, {len(after)} after, {len(lengths)} lengths")
+    change = np.array(after, dtype=np.float64) - np.array(before, dtype=np.float64)
+    counts = np.array(lengths, dtype=np.int64)
+    share, k = counts / counts.sum(), len(counts)
+    value = float(share @ change)
+    if k == 1 or not change.any():
+        return Estimate(value=value, se=0.0, low=value, high=value)
+    spread = share**2 @ (change - value) ** 2
+    low, high = _bootstrap((change * counts)[np.newaxis, :], counts)
+    return Estimate(
+        value=value,
+        se=math.sqrt(k / (k - 1) * spread),
+        low=float(low[0]),
+        high=float(high[0]),
+    )
+
+
+def wilcoxon(before: Sequence[float], after: Sequence[float]) -> float:
+    """Two-sided Wilcoxon signed-rank test on pairs that differ; 1 when none does.
+
+    Source: Wilcoxon 1945, "Individual comparisons by ranking methods"; exact up to 50 pairs without
+    ties (`scipy.stats.wilcoxon`).
+    """
+    from scipy import stats
+
+    change = np.array(after, dtype=np.float64) - np.array(before, dtype=np.float64)
+    change = change[change != 0]
+    return float(stats.wilcoxon(change).pvalue) if len(change) else 1.0
 
 
 def mcnemar(worse: int, better: int) -> float:

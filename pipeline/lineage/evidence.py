@@ -26,6 +26,8 @@ INDEX = "index.json"
 ARTIFACTS, CELLS, EVALSETS, ENVIRONMENTS = "artifacts", "cells", "evalsets", "environments"
 RECORD, TENSORS, CELL, ITEMS = "record.json", "tensors.jsonl", "cell.json", "items.jsonl"
 
+REMEDY = "git checkout reports/lineage   (or: dvc repro --force --single-item lineage)"
+
 S = TypeVar("S", bound=Sealed)
 
 
@@ -81,16 +83,44 @@ class Evidence:
         return {hop.hop.child: hop for hop in self.index.hops}
 
 
-def read(tree: Tree, *, check_files: bool = True) -> Evidence:
+def read(tree: Tree) -> Evidence:
     """The evidence in `tree`, its seals and digests checked.
-
-    Args:
-        tree: where the files are.
-        check_files: hold every file against the index; without it only records are checked.
 
     Raises:
         RefusedError: there is no evidence, or it was edited; extra, missing and changed files are
             named.
+    """
+    found, faults = survey(tree)
+    if faults:
+        shown = "\n  ".join(fault.line for fault in faults[:20])
+        raise RefusedError(
+            f"{tree.where}: evidence is not what was written:\n  {shown}", remedy=REMEDY
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One evidence file that is not what it should be; `what` is extra, missing, changed, edited.
+
+    `path` is relative to `reports/lineage`.
+    """
+
+    what: str
+    path: str
+    detail: str = ""
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        return f"{self.what:8} {self.path}{self.detail}"
+
+
+def survey(tree: Tree) -> tuple[Evidence, tuple[Fault, ...]]:
+    """As much of the evidence in `tree` as can be read, and everything that is wrong with it.
+
+    Raises:
+        RefusedError: there is no index, or it is not one.
     """
     paths = tree.paths()
     if INDEX not in paths:
@@ -98,56 +128,46 @@ def read(tree: Tree, *, check_files: bool = True) -> Evidence:
             f"{tree.where}: no evidence (reports/lineage/{INDEX})",
             remedy="driftline run, then commit reports/",
         )
-    index = sealed_record(LineageIndex, tree, INDEX)
-    if check_files:
-        changes = differences(index.files, _digests(tree, paths))
-        if changes:
-            shown = "\n  ".join(change.line for change in changes[:20])
-            raise RefusedError(
-                f"{tree.where}: evidence is not what its index says:\n  {shown}",
-                remedy="dvc repro --force --single-item lineage   (or restore it: git checkout)",
-            )
-    artifacts = (
-        sealed_record(ArtifactRecord, tree, path)
-        for path in paths
-        if path.startswith(f"{ARTIFACTS}/") and path.endswith(f"/{RECORD}")
-    )
-    cells = (
-        sealed_record(CellRecord, tree, path)
-        for path in paths
-        if path.startswith(f"{CELLS}/") and path.endswith(f"/{CELL}")
-    )
-    return Evidence(
+    index, problem = _record(LineageIndex, tree, INDEX)
+    if index is None:
+        raise RefusedError(f"{tree.where}: {INDEX}: {problem}", remedy=REMEDY)
+    faults = [Fault("edited", INDEX, f": {problem}")] if problem else []
+    changes = differences(index.files, _digests(tree, paths))
+    faults += [Fault(each.what, each.path, each.detail) for each in changes]
+    artifacts = list(_records(ArtifactRecord, tree, f"{ARTIFACTS}/", f"/{RECORD}", faults))
+    cells = list(_records(CellRecord, tree, f"{CELLS}/", f"/{CELL}", faults))
+    found = Evidence(
         where=tree.where,
         index=index,
         artifacts={record.name: record for record in artifacts},
         cells={record.cell.id: record for record in cells},
         tree=tree,
     )
+    return found, tuple(faults)
 
 
-def sealed_record(kind: type[S], tree: Tree, path: str) -> S:
-    """One record of a tree, its seal checked.
+def _records(kind: type[S], tree: Tree, start: str, end: str, faults: list[Fault]) -> Iterator[S]:
+    for path in tree.paths():
+        if path.startswith(start) and path.endswith(end):
+            record, problem = _record(kind, tree, path)
+            if problem:
+                faults.append(Fault("edited", path, f": {problem}"))
+            if record is not None:
+                yield record
 
-    Raises:
-        RefusedError: it is not such a record, or was edited.
-    """
+
+def _record(kind: type[S], tree: Tree, path: str) -> tuple[S | None, str]:
+    """A record as far as it can be read, and what is wrong with it."""
     try:
         found = kind.model_validate_json(tree.read(path))
     except ValidationError as error:
         problem = error.errors()[0]
-        raise RefusedError(
-            f"{tree.where}: {path}: not a record of this version "
-            f"({'.'.join(str(part) for part in problem['loc'])}: {problem['msg']})",
-            remedy="read it with the driftline that wrote it, or run the pipeline there again",
-        ) from None
-    if found.seal != seal_of(found):
-        raise RefusedError(
-            f"{tree.where}: {path}: the record was edited: its seal is {found.seal[:12]}…, its "
-            f"content has {seal_of(found)[:12]}…",
-            remedy="dvc repro --force --single-item lineage   (or restore it: git checkout)",
-        )
-    return found
+        where = ".".join(str(part) for part in problem["loc"])
+        return None, f"not a record of this version ({where}: {problem['msg']})"
+    seal = seal_of(found)
+    if found.seal != seal:
+        return found, f"its seal is {found.seal[:12]}…, its content has {seal[:12]}…"
+    return found, ""
 
 
 def _digests(tree: Tree, paths: tuple[str, ...]) -> Iterator[FileDigest]:

@@ -1,4 +1,11 @@
-"""Release records: the evidence of one commit, frozen under a name."""
+"""Release records: the evidence of one commit, frozen under a name.
+
+reports/releases/<name>.json      ReleaseRecord
+reports/releases/<name>.md        the same for a reviewer
+reports/releases/<name>/          the same for other tools: in-toto statements (attestations/),
+                                  a CycloneDX BOM (bom.cdx.json), Hub cards (cards/)
+reports/releases/<name>.sigstore  a signature over all of these, where somebody signed
+"""
 
 from __future__ import annotations
 
@@ -6,7 +13,8 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from pipeline.schema.artifacts import ArtifactKind, Census, Conversion, Parent
+from pipeline.schema.artifacts import ArtifactKind, Census, Conversion, FileDigest, Parent
+from pipeline.schema.cells import NoiseFloor
 from pipeline.schema.hops import Finding
 from pipeline.schema.lineage import EvalsetEvidence, HopEvidence
 from pipeline.schema.statistics import Estimate
@@ -14,12 +22,16 @@ from pipeline.schema.values import Sealed, Value
 
 
 class ReleasedArtifact(Value):
-    """One artifact: what it is, what made it, and its digests; `seal` is that of its record."""
+    """One artifact: what it is, what made it, and its digests; `seal` is that of its record.
+
+    `identity` is the dirHash of `files`, whose sizes add up to `bytes`.
+    """
 
     name: str
     kind: ArtifactKind
     conversion: Conversion
     identity: str
+    files: tuple[FileDigest, ...]
     parents: tuple[Parent, ...]
     command: str
     tool: str
@@ -30,6 +42,9 @@ class ReleasedArtifact(Value):
     metadata_sha256: str | None
     tokenizer_sha256: str | None
     template_sha256: str | None
+    code_sha256: str
+    environment_sha256: str | None
+    notes: tuple[str, ...]
     bytes: int
     seal: str
 
@@ -53,13 +68,17 @@ class ReleasedScore(Value):
 class ReleasedCell(Value):
     """One cell: where and with what it ran, how it ended, what it scored; `seal` of its record.
 
-    `made_at` says where an imported cell ran; empty for one of this project's own machine.
+    `artifact` and `adapter` are names of artifacts, empty for no adapter. `made_at` says where an
+    imported cell ran; empty for one of this project's own machine. A cell that did not run has no
+    scores.
     """
 
     id: str
     state: str
     reason: str
     remedy: str
+    artifact: str
+    adapter: str
     artifact_identity: str
     adapter_identity: str | None
     runtime: str
@@ -68,6 +87,7 @@ class ReleasedCell(Value):
     decode: dict[str, JsonValue]
     environment_sha256: str
     made_at: str = ""
+    floor: NoiseFloor | None
     scores: tuple[ReleasedScore, ...]
     kl_from_parent: Estimate | None
     seal: str
@@ -82,11 +102,27 @@ class GateVerdict(Value):
     reason: str
 
 
+class NotChecked(Value):
+    """Something the evidence says nothing about: a cell, a hop, or the split of a hop.
+
+    `where` is a cell's id or a hop's name; `remedy` is empty where nobody knows one.
+    """
+
+    what: Literal["cell", "hop", "split"]
+    where: str
+    state: str
+    reason: str
+    remedy: str = ""
+
+
 class ReleaseRecord(Sealed):
     """The evidence of `commit` under a name.
 
     `index_seal` seals everything under `reports/lineage/` at that commit; `dvc_lock_sha256` is the
-    sha256 of its `dvc.lock`. Made twice of one commit it is the same bytes, wherever.
+    sha256 of its `dvc.lock`. `environments` has every environment a record names, by the sha256 of
+    its file; `skipped` what was not checked. No verdict in `gate` means that no policy is set.
+
+    Law: made twice of one commit it is the same bytes, wherever.
     """
 
     schema_version: Literal[1] = 1
@@ -99,8 +135,9 @@ class ReleaseRecord(Sealed):
     artifacts: tuple[ReleasedArtifact, ...]
     cells: tuple[ReleasedCell, ...]
     evalsets: tuple[EvalsetEvidence, ...]
+    corpora: dict[str, str | None]
     environments: dict[str, dict[str, JsonValue]]
     hops: tuple[HopEvidence, ...]
     findings: tuple[Finding, ...]
     gate: tuple[GateVerdict, ...] = ()
-    skipped: tuple[str, ...] = ()
+    skipped: tuple[NotChecked, ...] = ()

@@ -11,19 +11,24 @@ from pipeline import params, records
 from pipeline.conversions import gguf
 from pipeline.errors import exits_cleanly
 from pipeline.files import new_directory
+from pipeline.schema.artifacts import ArtifactRecord
 
 
 @exits_cleanly
 def main() -> None:
     """Convert the variant the command line names."""
     variant = sys.argv[1]
-    outtype = params.read().gguf.outtype
+    project = params.read()
+    outtype = project.gguf.outtype
     parent = records.verified(f"checkpoints/{variant}")
+    origin = gguf.origin(project.source, _source(parent), variant if parent.parents else None)
     name = f"gguf/{variant}/{outtype}"
     with new_directory(records.ARTIFACTS / name) as folder:
         arguments = gguf.convert(
-            records.ARTIFACTS / parent.name, folder, outtype=outtype, name=variant
+            records.ARTIFACTS / parent.name, folder, outtype=outtype, name=variant, origin=origin
         )
+    census = gguf.census(records.ARTIFACTS / name)
+    gguf.check_provenance(census, origin, name)
     records.write(
         name,
         command=("convert_gguf", variant),
@@ -34,8 +39,14 @@ def main() -> None:
         tool="convert_hf_to_gguf.py",
         tool_version=gguf.tool_version(),
         arguments=arguments,
-        census=gguf.census(records.ARTIFACTS / name),
+        census=census,
     )
+
+
+def _source(checkpoint: ArtifactRecord) -> str:
+    """Identity of the source a checkpoint is or was merged from."""
+    merged_from = {parent.name: parent.identity for parent in checkpoint.parents}
+    return merged_from.get(f"checkpoints/{params.BASE}", checkpoint.identity)
 
 
 if __name__ == "__main__":

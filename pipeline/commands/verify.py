@@ -1,0 +1,53 @@
+"""`driftline verify`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from pipeline.commands.common import clean
+
+
+@click.command()
+@click.option("--deep", is_flag=True, help="Recompute every byte: workspace, DVC cache and remote.")
+@click.option(
+    "--remote", "remotes", multiple=True, metavar="NAME", help="DVC remote; repeatable."
+)
+@click.option("--signature", metavar="RELEASE", help="Check a release's signature instead.")
+@click.option("--key", type=click.Path(path_type=Path), help="Public key (PEM) of the signature.")
+@clean
+def verify(deep: bool, remotes: tuple[str, ...], signature: str | None, key: Path | None) -> None:
+    """Hold everything here against its record, and name what does not match.
+
+    Without --deep: the records in git, dvc.lock, names and sizes of what is in the workspace.
+    Exit code 3 when something does not match.
+    """
+    if signature is not None or key is not None:
+        _signature(signature, key)
+        return
+    from pipeline.audit import verify as audits
+
+    audit = audits.verify(deep=deep or bool(remotes), remotes=remotes or None)
+    for problem in audit.problems:
+        click.echo(problem.text)
+    for note in audit.notes:
+        click.echo(f"note     {note}")
+    looked = ", ".join(f"{n} {place}" for place, n in audit.checked.items())
+    click.echo(f"{len(audit.problems)} problems; looked at: {looked}")
+    sys.exit(3 if audit.problems else 0)
+
+
+def _signature(release: str | None, key: Path | None) -> None:
+    from pipeline.errors import InputError
+
+    if release is None or key is None:
+        raise InputError(
+            "--signature and --key go together",
+            remedy="driftline verify --signature RELEASE --key PUBLIC.pem",
+        )
+    from pipeline.audit import signatures
+
+    signatures.check(release, key)
+    click.echo(f"release {release}: signed with this key, every file as signed")
