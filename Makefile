@@ -8,7 +8,7 @@ TORCH_INDEX ?= $(shell curl -fsI -m 5 -o /dev/null https://download.pytorch.org/
 	&& echo https://download.pytorch.org/whl/cpu)
 PIP_FLAGS = --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 BIN = .venv/bin
-EXTRAS = llamacpp,mlx,dev
+EXTRAS = llamacpp,mlx,sign,s3,dev
 # Runtimes whose absence fails the tests instead of skipping theirs.
 REQUIRED ?= $(if $(filter Linux,$(shell uname -s)),transformers$(COMMA)llamacpp$(COMMA)mlx$(COMMA)vllm)
 COMMA = ,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from pipeline import digest, params, plan, records, texts
-from pipeline.distributions import Distributions
+from pipeline.distributions import LOGITS, ROWS, Distributions
 from pipeline.drift.evidence import CellEvidence, StoredWeights
 from pipeline.errors import RefusedError
 from pipeline.schema.answers import Completion, PinnedPrompt
 from pipeline.schema.artifacts import ArtifactRecord, Reference
 from pipeline.schema.cells import CellRecord, CellSpec
+from pipeline.schema.forced import ForcedRecord
 from pipeline.schema.items import GoldenPrompt
 from pipeline.schema.scores import ItemScore
 from pipeline.schema.text import SourceVocabulary
@@ -58,24 +60,40 @@ def cell_records(project: params.Params, *, whole: bool = False) -> tuple[CellRe
 
 def _verified(spec: CellSpec, *, whole: bool) -> CellRecord:
     folder = CELLS / spec.id
-    remedy = f"remove {folder}, then: dvc repro"
+    records.require(folder / records.CELL, folder)
     record = records.load_sealed(CellRecord, folder / records.CELL)
     if record.cell != spec:
         raise RefusedError(
             f"{folder / records.CELL}: is the record of {record.cell.id}, expected that of "
             f"{spec.id} as planned",
-            remedy=remedy,
+            remedy=records.AUDIT,
         )
     but = (records.CELL, *(() if whole else (texts.DISTRIBUTIONS,)))
-    digest.verify(folder, record.outputs, but=but, remedy=remedy)
-    for wanted in record.inputs:
+    digest.verify(folder, record.outputs, but=but, remedy=records.AUDIT)
+    for wanted in (*record.inputs, *_ran(record)):
         records.check_input(spec.id, wanted)
     return record
+
+
+def _ran(record: CellRecord) -> tuple[Reference, ...]:
+    """The artifact a cell says it ran, and the adapter attached to it."""
+    said = {
+        plan.artifact_of(record.cell): record.artifact_identity,
+        plan.adapter_of(record.cell): record.adapter_identity or "",
+    }
+    return tuple(Reference(name=name, identity=each) for name, each in said.items() if name)
 
 
 def reference(record: CellRecord) -> Reference:
     """How another record names a cell's."""
     return Reference(name=f"{CELLS.name}/{record.cell.id}", identity=record.seal)
+
+
+def weighed(found: Iterable[CellEvidence]) -> tuple[Reference, ...]:
+    """How another record names the counterfactuals of these cells, each once."""
+    known = [cell.weights.record for cell in found if cell.weights and cell.weights.record]
+    seals = {f"counterfactuals/{record.artifact}": record.seal for record in known}
+    return tuple(Reference(name=name, identity=seal) for name, seal in seals.items())
 
 
 def completions(record: CellRecord) -> dict[str, Completion]:
@@ -92,7 +110,8 @@ def vocabulary() -> SourceVocabulary:
 def evidence(project: params.Params, *, whole: bool = False) -> Mapping[str, CellEvidence]:
     """Every planned cell with its answers, verdicts and distributions, by id, in plan order.
 
-    `whole` checks distributions against their records too: for whoever reads them.
+    `whole` checks distributions against their records too, counterfactuals' among them: for
+    whoever reads them.
 
     Raises:
         RefusedError: as `cell_records`.
@@ -113,7 +132,7 @@ def evidence(project: params.Params, *, whole: bool = False) -> Mapping[str, Cel
             completions=completions(record),
             scores=scores.get(record.cell.id, {}),
             distributions=kept[record.cell.id],
-            weights=_weights(project, record, kept),
+            weights=_weights(project, record, kept, whole=whole),
             census=records.read(plan.artifact_of(record.cell)).census,
         )
         for record in found
@@ -121,12 +140,16 @@ def evidence(project: params.Params, *, whole: bool = False) -> Mapping[str, Cel
 
 
 def _weights(
-    project: params.Params, record: CellRecord, kept: Mapping[str, dict[str, Distributions]]
+    project: params.Params,
+    record: CellRecord,
+    kept: Mapping[str, dict[str, Distributions]],
+    *,
+    whole: bool,
 ) -> StoredWeights | None:
     """The counterfactual of a cell: its own in the reference runtime, or its artifact's.
 
     Raises:
-        RefusedError: it was made of other bytes than the cell ran.
+        RefusedError: it was made of other bytes than the cell ran, or was edited.
     """
     spec = record.cell
     if spec.runtime == "transformers":
@@ -137,9 +160,30 @@ def _weights(
         return StoredWeights(kept.get(f"transformers/{spec.variant}/checkpoint", {}))
     found = _counterfactual(record)
     home = texts.counterfactual(plan.artifact_of(record.cell))
+    if whole:
+        for text in found.forced:
+            _as_recorded(home, text)
     return StoredWeights(
         texts.distributions(home, found.forced, plan.sources(project, spec)), found
     )
+
+
+def _as_recorded(home: Path, text: ForcedRecord) -> None:
+    folder = home / texts.DISTRIBUTIONS / text.text
+    for name, sha256 in ((LOGITS, text.logits_sha256), (ROWS, text.rows_sha256)):
+        path = folder / name
+        found = digest.sha256_file(path) if path.is_file() else "missing"
+        if found != sha256:
+            raise RefusedError(
+                f"{path}: sha256 {found[:12]}, {sha256[:12]} in {home / texts.RECORD}",
+                remedy=records.AUDIT,
+            )
+
+
+def text_names(project: params.Params) -> tuple[str, ...]:
+    """The texts that any cell of the plan is put through, each once."""
+    named = [name for spec in plan.plan(project) for name in plan.texts(project, spec)]
+    return tuple(dict.fromkeys(named))
 
 
 def artifacts(project: params.Params) -> tuple[ArtifactRecord, ...]:
@@ -163,11 +207,12 @@ def artifacts(project: params.Params) -> tuple[ArtifactRecord, ...]:
 
 def _counterfactual(record: CellRecord) -> CounterfactualRecord:
     path = texts.counterfactual(plan.artifact_of(record.cell)) / texts.RECORD
+    records.require(path, path.parent)
     found = records.load_sealed(CounterfactualRecord, path)
     if found.artifact_identity != record.artifact_identity:
         raise RefusedError(
             f"{path}: made of {found.artifact_identity[:12]}…, the cell ran "
             f"{record.artifact_identity[:12]}…",
-            remedy=f"remove {path.parent}, then: dvc repro",
+            remedy=records.AUDIT,
         )
     return found

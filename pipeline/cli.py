@@ -10,7 +10,12 @@ from pathlib import Path
 import click
 
 from pipeline import __version__
+from pipeline.commands.bisect import bisect
 from pipeline.commands.common import clean
+from pipeline.commands.compare import compare, same
+from pipeline.commands.gate import bless, gate
+from pipeline.commands.imports import import_cells
+from pipeline.commands.release import release
 from pipeline.commands.verify import verify
 
 
@@ -19,19 +24,32 @@ from pipeline.commands.verify import verify
 def main() -> None:
     """Trace the quality drift of a converted model to the conversion that caused it.
 
-    Exit codes: 0 pass, 2 bad input or configuration, 3 integrity or policy refusal, 4 a runtime or
-    tool failed.
+    Exit codes: 0 pass, 1 gate failed, 2 bad input or configuration, 3 integrity or policy refusal,
+    4 a runtime or tool failed, 5 unstable.
     """
 
 
 @main.command()
 @click.option("--force", is_flag=True, help="Run every stage again, whatever changed.")
+@click.option(
+    "--only", multiple=True, metavar="RUNTIME", help="Just the cells of this runtime; repeatable."
+)
 @clean
-def run(force: bool) -> None:
-    """Check the project, then `dvc repro`: only what changed runs."""
+def run(force: bool, only: tuple[str, ...]) -> None:
+    """Check the project, then `dvc repro`: only what changed runs.
+
+    With --only this machine makes cells for another one: nothing but their score stages runs, and
+    what they read is pulled (docs/machines.md).
+    """
     from pipeline import check
+    from pipeline.commands import only as elsewhere
 
     check.project()
+    if only:
+        if elsewhere.run(only, force=force):
+            sys.exit(check.exit_code_of_failed_run())
+        click.echo("next: git add dvc.lock; git commit; git push; dvc push")
+        return
     command = [sys.executable, "-m", "dvc", "repro", *(["--force"] if force else [])]
     # Stages are run as `python -m …`: it has to be this Python, activated or not.
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
@@ -147,6 +165,13 @@ def fetch_converter() -> None:
     click.echo(f"converter: {llama_cpp_source.fetch()}")
 
 
+main.add_command(bisect)
+main.add_command(bless)
+main.add_command(compare)
+main.add_command(gate)
+main.add_command(import_cells)
+main.add_command(release)
+main.add_command(same)
 main.add_command(verify)
 
 if __name__ == "__main__":

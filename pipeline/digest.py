@@ -1,9 +1,9 @@
 """Identity of a tree of files, recomputable with coreutils.
 
 `identity` is the in-toto `dirHash`: the sha256 of the lines `<sha256>  <path>` sorted by path. In a
-folder whose file names have no newline, this prints it too:
+folder whose file names have no newline and no backslash, this prints it too:
 
-    find . -type f | sed 's|^\\./||' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum
+    find . -type f | sed 's|^\\./||' | LC_ALL=C sort | xargs -d '\\n' sha256sum -- | sha256sum
 
 Source: https://github.com/in-toto/attestation/blob/main/spec/v1/digest_set.md (dirHash1 is the same
 sum in base64).

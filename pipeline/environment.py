@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import subprocess
 import sys
+from functools import cache
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ def probe(name: str, *, threads: int) -> dict[str, Any]:
         "distributions": versions,
         "machine": platform.machine(),
         "system": platform.system(),
+        "cpu": _cpu(),
         "cpu_features": _cpu_features(),
         "threads": threads,
     }
@@ -105,6 +108,20 @@ def _cpu_features() -> list[str]:
         if line.startswith(("flags", "Features")):
             return sorted(line.partition(":")[2].split())
     return []
+
+
+@cache
+def _cpu() -> str:
+    """What the CPU is called: libraries choose kernels by model too. Empty where nobody says."""
+    if sys.platform == "darwin":
+        asked = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else ():
+        if line.startswith("model name"):
+            return " ".join(line.partition(":")[2].split())
+    return ""
 
 
 def _converter_digest(version: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline import cells, params, records
+from pipeline import cells, imports, params, records
 from pipeline.drift.hops import median_divergence
 from pipeline.grade import EvalsetScore
 from pipeline.report.model import ReportInput
@@ -26,6 +26,10 @@ def read(project: params.Params) -> ReportInput:
         cells=tuple(cell.record for cell in found.values()),
         drift=drift,
         scores=tuple(load_lines(EvalsetScore, cells.SUMMARY)),
+        imports={name: used for name, cell in found.items() if (used := imports.used(cell.record))},
+        machines={
+            name: imports.machine_of(imports.environment(cells.CELLS / name)) for name in found
+        },
         asked={name: cells.asked(project, cell.record) for name, cell in found.items()},
         item_scores={name: cell.scores for name, cell in found.items()},
         completions={name: cell.completions for name, cell in found.items()},

@@ -53,9 +53,16 @@ class _Tensor(Protocol):
 
 
 def written(value: Any) -> str:
-    """A value as canonical JSON, a long one as its length and digest."""
-    text = canonical_json(value)
+    """A value as canonical JSON, a long one as its length and digest.
+
+    What JSON cannot hold is written all the same: NaN as Python does, a lone surrogate escaped.
+    """
+    text = _plain(json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")))
     return text if len(text) <= LONG else f"{len(text)} characters, sha256 {sha256_text(text)}"
+
+
+def _plain(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def of_artifact(
@@ -86,7 +93,8 @@ def of_artifact(
             metadata |= {f"{file.path}:{key}": written(value) for key, value in beside.items()}
         else:
             metadata |= _fields(path, file)
-            template = _template(path, file.path) or template
+            if template is None:  # chat_template.jinja comes first, and wins, as in Transformers
+                template = _template(path, file.path)
     found = Facts(
         tensors_sha256=sha256_text(listing(tensors)),
         metadata_sha256=sha256_text(canonical_json(metadata)),
@@ -128,9 +136,9 @@ def _fields(path: Path, file: FileDigest) -> dict[str, str]:
     if file.path in JSON_FILES:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            return {f"{file.path}:{key}": written(value) for key, value in data.items()}
-        except (ValueError, AttributeError):
-            pass  # not an object, or with NaN: then it is one fact as a whole
+            return {_plain(f"{file.path}:{key}"): written(value) for key, value in data.items()}
+        except (ValueError, AttributeError, RecursionError):
+            pass  # not an object: then it is one fact as a whole
     return {file.path: f"sha256 {file.sha256}"}
 
 
@@ -140,7 +148,7 @@ def _template(path: Path, name: str) -> str | None:
     if name == "tokenizer_config.json":
         try:
             found = json.loads(path.read_text(encoding="utf-8")).get("chat_template")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             return None
         return found if isinstance(found, str) else None
     return None

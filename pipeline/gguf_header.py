@@ -95,7 +95,9 @@ class _Reader:
                 raise ValueError(f"tensor {name!r:.100}: rank {rank}, or there twice")
             shape = tuple(self._number("<Q") for _ in range(rank))
             entries[name] = (shape, self._number("<I"), self._number("<Q"))
-        step = alignment if isinstance(alignment, int) and alignment > 0 else _DEFAULT_ALIGNMENT
+        step = _DEFAULT_ALIGNMENT if alignment is None else alignment
+        if not isinstance(step, int) or step < 1 or step & (step - 1):
+            raise ValueError(f"alignment {step!r:.100}, expected a power of two")
         data = -(-self._file.tell() // step) * step
         bytes_of = _bytes_of()
         found = {}
@@ -114,6 +116,8 @@ class _Reader:
         if kind != _ARRAY:
             raise ValueError(f"value type {kind}")
         inner, count = self._number("<I"), self._number("<Q")
+        if inner != _STRING and inner not in _SCALARS:
+            raise ValueError(f"an array of value type {inner}")
         if count <= KEPT:
             return [self._value(inner) for _ in range(count)]
         start = self._file.tell()
@@ -126,8 +130,6 @@ class _Reader:
         if kind in _SCALARS:
             self._take(struct.calcsize(_SCALARS[kind]) * count)
             return
-        if kind != _STRING:
-            raise ValueError(f"an array of value type {kind}")
         for _ in range(count):
             self._take(self._number("<Q"))
 

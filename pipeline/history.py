@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from functools import cached_property
 from pathlib import Path
 
-from pipeline.errors import InputError, ToolError
+from pipeline import records
+from pipeline.errors import InputError, RefusedError, ToolError
 from pipeline.lineage import evidence
 from pipeline.lineage.evidence import Evidence
 from pipeline.schema.release import ReleaseRecord
-from pipeline.schema.values import load
 
 FOLDER = Path("reports") / "lineage"
 RELEASES = Path("reports") / "releases"
@@ -26,12 +27,31 @@ class FolderTree:
 
     def paths(self) -> tuple[str, ...]:
         """Every file, sorted."""
-        found = (path for path in self._folder.rglob("*") if path.is_file())
-        return tuple(sorted(path.relative_to(self._folder).as_posix() for path in found))
+        return self._paths
+
+    @cached_property
+    def _paths(self) -> tuple[str, ...]:
+        top = os.fspath(self._folder)
+        found = (
+            f"{folder}{os.sep}{name}"[len(top) + 1 :]
+            for folder, _, names in os.walk(top)
+            for name in names
+        )
+        return tuple(sorted(path.replace(os.sep, "/") for path in found))
 
     def read(self, path: str) -> bytes:
-        """One file's bytes."""
-        return (self._folder / path).read_bytes()
+        """One file's bytes.
+
+        Raises:
+            RefusedError: it is a symlink.
+        """
+        file = self._folder / path
+        if file.is_symlink():
+            raise RefusedError(
+                f"{file}: is a symlink; evidence is made of plain files only",
+                remedy=evidence.REMEDY,
+            )
+        return file.read_bytes()
 
 
 class GitTree:
@@ -68,7 +88,13 @@ class GitTree:
             raise ValueError("git cat-file was started without pipes")
         pipe.stdin.write(f"{self._blobs[path]}\n".encode())
         pipe.stdin.flush()
-        size = int(pipe.stdout.readline().split()[2])
+        found = pipe.stdout.readline().split()
+        if len(found) != 3:
+            raise ToolError(
+                f"{self.where}: git has no object for {FOLDER / path}",
+                remedy="git fetch   (git fsck says what is missing)",
+            )
+        size = int(found[2])
         data = pipe.stdout.read(size)
         pipe.stdout.read(1)
         return data
@@ -91,9 +117,10 @@ def commit_of(name: str) -> str:
 
     Raises:
         InputError: there is neither.
+        RefusedError: the release's record was edited, or is another one's.
     """
     release = RELEASES / f"{name}.json"
-    wanted = load(ReleaseRecord, release).commit if release.is_file() else name
+    wanted = _released(release, name) if release.is_file() else name
     try:
         return git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{wanted}^{{commit}}")
     except ToolError:
@@ -104,6 +131,17 @@ def commit_of(name: str) -> str:
         ) from None
 
 
+def _released(path: Path, name: str) -> str:
+    remedy = f"git checkout {path}"
+    try:
+        found = records.load_sealed(ReleaseRecord, path)
+    except RefusedError as error:
+        raise RefusedError(error.message, remedy=remedy) from None
+    if found.name != name:
+        raise RefusedError(f"{path}: is the record of release {found.name}", remedy=remedy)
+    return found.commit
+
+
 def git(*arguments: str, folder: Path | None = None) -> str:
     """What git prints, without the newline at its end.
 
@@ -111,7 +149,12 @@ def git(*arguments: str, folder: Path | None = None) -> str:
         ToolError: git failed; its message is shown.
     """
     done = subprocess.run(
-        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
+        ["git", *arguments],
+        cwd=folder,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        check=False,
     )
     if done.returncode:
         raise ToolError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from pipeline.errors import InputError, did_you_mean
 from pipeline.schema.values import Value
@@ -17,6 +17,10 @@ BASE = "base"
 """The variant that is the source itself, with no adapter."""
 ROOT_CELL = f"transformers/{BASE}/checkpoint"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+RESERVED = (BASE, "source", "corpora", "imports")
+"""Names no adapter can have: the probe has files of these names beside the adapters'."""
+MOVABLE = ("llamacpp", "mlx", "vllm")
+"""Runtimes whose cells another machine may make: Transformers makes the references, here."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -132,7 +136,9 @@ class Params(Value):
 
     `variants` are the checkpoints that are converted and shipped: `base` (the source itself) or an
     adapter's name. `evalsets` maps a variant to the evalsets it is scored on; the source in
-    Transformers, root of every comparison, is scored on all of them.
+    Transformers, root of every comparison, is scored on all of them. `elsewhere` are the runtimes
+    whose cells another machine makes. `gate` is read by `pipeline.gate` alone: it judges evidence
+    and makes none, so it is in no dump of this, and an edit of its format re-runs no stage.
     """
 
     source: Location
@@ -146,12 +152,30 @@ class Params(Value):
     decode: Decode
     distributions: Distributions
     limits: Limits
+    elsewhere: tuple[str, ...] = ()
+    gate: dict[str, JsonValue] = Field(default_factory=dict, exclude=True)
+
+    @field_validator("elsewhere")
+    @classmethod
+    def _movable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name == "transformers":
+                raise ValueError(
+                    '"transformers" cannot be elsewhere: its cells are the reference that all '
+                    "others are compared with, so they are made here"
+                )
+            if name not in MOVABLE:
+                close = did_you_mean(name, MOVABLE)
+                raise ValueError(f'no runtime "{name}"{close}; known: {", ".join(MOVABLE)}')
+        if len(set(names)) != len(names):
+            raise ValueError("a runtime is listed twice")
+        return names
 
     @field_validator("adapters")
     @classmethod
     def _adapter_names(cls, adapters: dict[str, Location]) -> dict[str, Location]:
         for name in adapters:
-            if not re.match(NAME, name) or name in (BASE, "source"):
+            if not re.match(NAME, name) or name in RESERVED:
                 raise ValueError(f'"{name}" cannot name an adapter: letters, digits, . _ -')
         return adapters
 

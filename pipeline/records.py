@@ -26,7 +26,9 @@ from pipeline.schema.artifacts import (
     Parent,
     Reference,
 )
+from pipeline.schema.cells import CellRecord
 from pipeline.schema.values import Sealed, dump, load, seal_of, sealed
+from pipeline.schema.weights import CounterfactualRecord
 
 ARTIFACTS = Path("artifacts")
 RECORDS = ARTIFACTS / "records"
@@ -35,6 +37,8 @@ TENSORS = "tensors.jsonl"
 ENVIRONMENT = "environment.json"
 MANIFEST = "manifest.json"
 CELL, COMPLETIONS, ERRORS = "cell.json", "completions.jsonl", "errors.jsonl"
+AUDIT = "driftline verify --deep   (names all that differs, and what restores it)"
+"""Remedy for what is not as recorded: only an audit knows where it still is."""
 
 S = TypeVar("S", bound=Sealed)
 
@@ -44,8 +48,10 @@ def load_sealed(kind: type[S], path: Path) -> S:
 
     Raises:
         InputError: there is none.
-        RefusedError: it is not such a record, or was edited.
+        RefusedError: it is not such a record, or was edited, or is a symlink.
     """
+    if path.is_symlink():
+        raise RefusedError(f"{path}: is a symlink; a record is a plain file", remedy=AUDIT)
     if not path.is_file():
         raise InputError(f"{path}: no record", remedy="dvc repro")
     try:
@@ -55,15 +61,25 @@ def load_sealed(kind: type[S], path: Path) -> S:
         where = ".".join(str(part) for part in problem["loc"])
         raise RefusedError(
             f"{path}: not a record of this version ({where}: {problem['msg']})",
-            remedy=f"remove {path.parent}, then: dvc repro",
+            remedy=AUDIT,
         ) from None
     if found.seal != seal_of(found):
         raise RefusedError(
             f"{path}: its seal is {found.seal[:12] or 'missing'}…, its content has "
             f"{seal_of(found)[:12]}…: the record was edited",
-            remedy=f"remove {path.parent}, then: dvc repro",
+            remedy=AUDIT,
         )
     return found
+
+
+def require(record: Path, folder: Path) -> None:
+    """Refuse a folder that is here without its record.
+
+    Raises:
+        RefusedError: it is.
+    """
+    if folder.exists() and not record.is_file():
+        raise RefusedError(f"{record}: missing, though {folder} is here", remedy=AUDIT)
 
 
 # ------------------------------------------------------------------------------------- artifacts
@@ -78,14 +94,15 @@ def read(name: str) -> ArtifactRecord:
     """Read an artifact's record.
 
     Raises:
-        InputError: there is none.
-        RefusedError: it is not its record, or was edited.
+        InputError: there is none, nor an artifact.
+        RefusedError: it is not its record, or was edited, or the artifact has none.
     """
+    require(path_of(name), ARTIFACTS / name)
     found = load_sealed(ArtifactRecord, path_of(name))
     if found.name != name:
         raise RefusedError(
             f"{path_of(name)}: is the record of {found.name}, expected that of {name}",
-            remedy=f"remove {path_of(name).parent} and {ARTIFACTS / name}, then: dvc repro",
+            remedy=AUDIT,
         )
     return found
 
@@ -99,21 +116,37 @@ def verified(name: str) -> ArtifactRecord:
         RefusedError: files are extra, missing or changed, or a parent is another one.
     """
     record = read(name)
-    found = digest.verify(
-        ARTIFACTS / name,
-        record.files,
-        remedy=f"`driftline verify --deep` says what remakes {ARTIFACTS / name}",
-    )
+    found = digest.verify(ARTIFACTS / name, record.files, remedy=AUDIT)
     if found != record.identity:
         raise RefusedError(
             f"{path_of(name)}: identity {record.identity[:12]}… does not follow from its files "
             f"({found[:12]}…)",
-            remedy="the record was edited: dvc repro -f",
+            remedy=AUDIT,
         )
     for parent in record.parents:
         if path_of(parent.name).is_file():
             check_input(name, Reference(name=parent.name, identity=parent.identity))
     return record
+
+
+def check_beside(record: ArtifactRecord) -> None:
+    """Refuse a listing of tensors or an environment that is not the one its record names.
+
+    Raises:
+        RefusedError: it is another one, or missing.
+    """
+    said = {
+        TENSORS: record.facts.tensors_sha256 if record.facts else None,
+        ENVIRONMENT: record.environment_sha256,
+    }
+    for name, wanted in said.items():
+        path = RECORDS / record.name / name
+        found = digest.sha256_file(path) if path.is_file() else "missing"
+        if wanted and wanted != found:
+            raise RefusedError(
+                f"{path}: sha256 {found[:12]}…, {wanted[:12]}… in the record beside it",
+                remedy=AUDIT,
+            )
 
 
 def check_input(reader: str, wanted: Reference) -> None:
@@ -128,13 +161,14 @@ def check_input(reader: str, wanted: Reference) -> None:
         raise RefusedError(
             f"{reader} was made from {wanted.name} {wanted.identity[:12]}…, "
             f"here it is {found[:12]}…",
-            remedy=f"dvc repro   (if that changes nothing: remove {ARTIFACTS / wanted.name} and "
-            "its record, then again)",
+            remedy=f"dvc repro   (if that changes nothing: {AUDIT})",
         )
 
 
 def current(name: str) -> str:
     """Identity of what lies at `artifacts/<name>`, as its record has it; a file is hashed.
+
+    Of a cell and of a counterfactual it is the seal of the record.
 
     Raises:
         InputError: there is no record of it.
@@ -144,7 +178,14 @@ def current(name: str) -> str:
         return read(name).identity
     if (ARTIFACTS / name).is_file():
         return digest.sha256_file(ARTIFACTS / name)
-    return digest.identity(load_sealed(Manifest, ARTIFACTS / name / MANIFEST).files)
+    if name.startswith("cells/"):
+        return load_sealed(CellRecord, ARTIFACTS / name / CELL).seal
+    if name.startswith("counterfactuals/"):
+        return load_sealed(CounterfactualRecord, ARTIFACTS / name / RECORD).seal
+    own = ARTIFACTS / name / MANIFEST
+    if not own.is_file():
+        require(path_of(name), ARTIFACTS / name)
+    return digest.identity(load_sealed(Manifest, own).files)
 
 
 def reference(record: ArtifactRecord) -> Reference:
@@ -239,28 +280,34 @@ def write_manifest(folder: Path, name: str, inputs: Iterable[Reference]) -> None
 def manifest(name: str, *, but: str | None = None) -> Reference:
     """The manifest of `artifacts/<name>`, whose files were just found to be what it says.
 
+    What it was made from, where that is here, must be what lies here now.
+
     Args:
         name: of the folder.
         but: a folder inside it that is not looked at.
 
     Raises:
         InputError: there is none.
-        RefusedError: it was edited, or files are extra, missing or changed.
+        RefusedError: it was edited, or files are extra, missing or changed, or it was made from
+            something else.
     """
     folder = ARTIFACTS / name
+    require(folder / MANIFEST, folder)
     found = load_sealed(Manifest, folder / MANIFEST)
     if found.name != name:
         raise RefusedError(
             f"{folder / MANIFEST}: is the manifest of {found.name}, expected that of {name}",
-            remedy=f"remove {folder}, then: dvc repro",
+            remedy=AUDIT,
         )
-    digest.verify(
-        folder,
-        found.files,
-        but=(MANIFEST, *([but] if but else [])),
-        remedy=f"remove {folder}, then: dvc repro",
-    )
+    digest.verify(folder, found.files, but=(MANIFEST, *([but] if but else [])), remedy=AUDIT)
+    for wanted in found.inputs:
+        if _is_here(wanted.name):
+            check_input(name, wanted)
     return Reference(name=name, identity=digest.identity(found.files))
+
+
+def _is_here(name: str) -> bool:
+    return (ARTIFACTS / name).exists() or path_of(name).is_file()
 
 
 def file(folder: str, name: str) -> Reference:
@@ -271,12 +318,13 @@ def file(folder: str, name: str) -> Reference:
         RefusedError: it was edited, or lists no such file, or the file is another one.
     """
     path = ARTIFACTS / folder / name
+    require(path.with_name(MANIFEST), path.parent)
     made = load_sealed(Manifest, path.with_name(MANIFEST))
     listed = {row.path: row.sha256 for row in made.files}
     found = digest.sha256_file(path) if path.is_file() else "missing"
     if listed.get(name) != found:
         raise RefusedError(
             f"{path}: sha256 {found[:12]}…, {listed.get(name, 'nothing')[:12]}… in its manifest",
-            remedy=f"remove {path.parent}, then: dvc repro",
+            remedy=AUDIT,
         )
     return Reference(name=f"{folder}/{name}", identity=found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +27,14 @@ class Hashes:
         """In hexadecimal: DVC's key of the file, no evidence of anything."""
         return self._of(path)[1]
 
+    def oid(self, path: Path) -> str:
+        """DVC's key of what lies at `path`, a file or a folder; symlinks in it are left out."""
+        if path.is_file():
+            return self.md5(path)
+        return folder_md5(
+            {each.relative_to(path).as_posix(): self.md5(each) for each in plain_files(path)}
+        )
+
     def _of(self, path: Path) -> tuple[str, str]:
         if path not in self._known:
             sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
@@ -35,6 +44,11 @@ class Hashes:
                     md5.update(chunk)
             self._known[path] = sha256.hexdigest(), md5.hexdigest()
         return self._known[path]
+
+
+def plain_files(path: Path) -> list[Path]:
+    """Every plain file under `path`, or `path` itself if it is one, sorted."""
+    return [each for each in (path, *sorted(path.rglob("*"))) if stat.S_ISREG(each.lstat().st_mode)]
 
 
 def md5_of(file: BinaryIO) -> str:

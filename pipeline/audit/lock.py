@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,16 +11,21 @@ from typing import Any
 
 import yaml
 
-from pipeline.audit.problems import Problem
-from pipeline.errors import RefusedError
+from pipeline import history
+from pipeline.errors import RefusedError, ToolError
 
 FILES = (Path("dvc.lock"), Path("probe") / "dvc.lock")
-PLACE = "dvc.lock"
+TRACKED = ("imports/**/*.dvc",)
+"""Files of `dvc add`: each is a lock file of one path that no stage makes."""
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One path of one stage; `md5` ends in `.dir` for a folder, `nfiles` is then its files."""
+    """One path of one stage; `md5` ends in `.dir` for a folder, `nfiles` is then its files.
+
+    `stage` of a path that no stage makes is its `.dvc` file.
+    """
 
     stage: str
     path: str
@@ -31,6 +38,11 @@ class Entry:
         """Whether the path is a folder."""
         return self.md5.endswith(".dir")
 
+    @property
+    def content(self) -> tuple[str, int]:
+        """What makes it the same content as another entry's."""
+        return self.md5, self.size
+
 
 @dataclass(frozen=True)
 class Lock:
@@ -39,74 +51,121 @@ class Lock:
     outs: Mapping[str, Entry] = field(default_factory=dict)
     deps: tuple[Entry, ...] = ()
 
-    def maker(self, path: str) -> str:
-        """The stage that made `path`, or a folder it lies in; empty when none did."""
+    def out_of(self, path: str) -> str:
+        """The out that `path` is, or lies in; empty when there is none."""
         parts = path.split("/")
         for length in range(len(parts), 0, -1):
-            found = self.outs.get("/".join(parts[:length]))
-            if found is not None:
-                return found.stage
+            folder = "/".join(parts[:length])
+            if folder in self.outs:
+                return folder
         return ""
 
-    def remake(self, path: str) -> str:
-        """The command that makes `path` again, whatever DVC believes of it."""
-        stage = self.maker(path)
-        return f"rm -rf {path} && dvc repro --force --single-item {stage}" if stage else ""
+    def maker(self, path: str) -> str:
+        """The stage that made `path`, or a folder it lies in; empty when none did."""
+        found = self.outs.get(self.out_of(path))
+        return found.stage if found else ""
+
+    def reads(self, stage: str) -> tuple[Entry, ...]:
+        """What a stage read."""
+        return tuple(entry for entry in self.deps if entry.stage == stage)
 
 
 def read(files: tuple[Path, ...] = FILES) -> Lock:
-    """Read the lock files that are there.
+    """Read the lock files that are there, and the `.dvc` files of imported cells.
 
     Raises:
         RefusedError: one of them is not a lock file.
     """
+    here = [parse(_text(file), file) for file in files if file.is_file()]
+    if files is FILES:
+        here += [_tracked(path) for glob in TRACKED for path in sorted(Path().glob(glob))]
+    return _merged(here)
+
+
+def at_head() -> Lock | None:
+    """The same of the commit that is checked out; None where there is none, or it has none."""
+    found = []
+    for file in FILES:
+        try:
+            text = history.git("show", f"HEAD:./{file.as_posix()}")
+            found.append(parse(text, file))
+        except (ToolError, RefusedError, OSError):
+            if file is FILES[0]:
+                return None
+    return _merged(found)
+
+
+def _merged(locks: list[Lock]) -> Lock:
+    outs = {path: entry for lock in locks for path, entry in lock.outs.items()}
+    return Lock(outs, tuple(entry for lock in locks for entry in lock.deps))
+
+
+def parse(text: str, file: Path) -> Lock:
+    """The lock file `file`, which has this text.
+
+    Raises:
+        RefusedError: it is not one, whole and unbroken.
+    """
     outs: dict[str, Entry] = {}
     deps: list[Entry] = []
-    for file in files:
-        if file.is_file():
-            for name, stage in _stages(file):
-                full = name if file.parent == Path() else f"{file.parent}/dvc.yaml:{name}"
-                outs |= {entry.path: entry for entry in _entries(full, stage, "outs")}
-                deps += _entries(full, stage, "deps")
+    try:
+        for name, stage in _loaded(text)["stages"].items():
+            full = name if file.parent == Path() else f"{file.parent}/dvc.yaml:{name}"
+            outs |= {entry.path: entry for entry in _entries(full, stage, "outs")}
+            deps += _entries(full, stage, "deps")
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise _broken(file, error) from None
     return Lock(outs, tuple(deps))
 
 
-def _stages(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _tracked(file: Path) -> Lock:
     try:
-        data = yaml.load(file.read_text(encoding="utf-8"), Loader=_loader())  # noqa: S506 - safe
-        yield from data["stages"].items()
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise RefusedError(
-            f"{file}: not a DVC lock file: {' '.join(str(error).split())[:200]}",
-            remedy=f"git checkout {file}   (or remove it, then: dvc repro)",
-        ) from None
+        found = _entries(file.as_posix(), _loaded(_text(file)), "outs")
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise _broken(file, error) from None
+    return Lock({entry.path: entry for entry in _beside(file, found)})
 
 
-def _loader() -> type[Any]:
-    """The C loader where PyYAML has it: ten times as fast on a large lock file."""
-    found: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return found
+def _beside(file: Path, entries: list[Entry]) -> Iterator[Entry]:
+    """A `.dvc` file names paths relative to itself."""
+    for each in entries:
+        path = (file.parent / each.path).as_posix()
+        yield Entry(each.stage, path, each.md5, each.size, each.nfiles)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _broken(file, error) from None
+
+
+def _broken(file: Path, error: Exception) -> RefusedError:
+    said = " ".join(str(error).split())[:200]
+    return RefusedError(
+        f"{file}: not a DVC lock file: {said}",
+        remedy=f"git checkout HEAD -- {shlex.quote(str(file))}",
+    )
+
+
+def _loaded(text: str) -> Any:
+    """Read by the C loader where PyYAML has it: ten times as fast on a large lock file."""
+    loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(text, Loader=loader)  # noqa: S506 - both are safe loaders
 
 
 def _entries(stage: str, body: Mapping[str, Any], which: str) -> list[Entry]:
-    return [
-        Entry(stage, each["path"], each["md5"], int(each.get("size", -1)), each.get("nfiles"))
-        for each in body.get(which, ())
-        if "md5" in each
-    ]
+    """The paths of one stage that have an md5.
 
-
-def contradictions(lock: Lock) -> Iterator[Problem]:
-    """A stage that read another object than the one its maker's entry names."""
-    for dep in lock.deps:
-        out = lock.outs.get(dep.path)
-        if out is not None and (out.md5, out.size) != (dep.md5, dep.size):
-            yield Problem(
-                PLACE,
-                dep.path,
-                "changed",
-                f"stage {dep.stage} read md5 {dep.md5} ({dep.size} bytes), "
-                f"its maker's entry says {out.md5} ({out.size} bytes)",
-                out.stage,
-                "git checkout dvc.lock   (or: dvc repro)",
-            )
+    Raises:
+        ValueError: an entry was cut off or edited beyond reading.
+    """
+    found = []
+    for each in body.get(which) or ():
+        if each.get("hash", "md5") != "md5":
+            continue
+        path, md5, size = each["path"], each.get("md5"), each.get("size", -1)
+        if not isinstance(md5, str) or not MD5.fullmatch(md5) or not isinstance(size, int):
+            raise ValueError(f"stage {stage}, {path}: md5 {md5}, size {size}")
+        found.append(Entry(stage, path, md5, size, each.get("nfiles")))
+    return found

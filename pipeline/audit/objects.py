@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.audit import problems
 from pipeline.audit.hashes import md5_of
-from pipeline.audit.lock import Lock
-from pipeline.audit.problems import Audit, Problem
+from pipeline.audit.lock import Entry, Lock
+from pipeline.audit.problems import REMOTE, Audit, Problem
 from pipeline.errors import InputError, ToolError, did_you_mean
 
 Say = Callable[[str], None]
-CACHE = "cache"
+CACHE = problems.CACHE
+Owners = Mapping[str, list[str]]
+"""By object: the paths of this commit's outs that it is."""
+OID = re.compile(r"[0-9a-f]{32}(\.dir)?")
+SHOWN = 3
 
 
 @contextmanager
@@ -42,105 +49,161 @@ def remote_names(repo: Any) -> tuple[str, ...]:
     return tuple(sorted(known, key=lambda name: (name != default, name)))
 
 
-def check_cache(repo: Any, lock: Lock, audit: Audit, say: Say) -> None:
-    """Every object of the local cache, whether or not this commit names it."""
-    store = repo.cache.local
-    owners = _owners(store, lock)
-    root = Path(store.path)
-    for path in sorted(root.glob("[0-9a-f][0-9a-f]/*")):
-        say(path.name)
-        audit.count(CACHE)
-        oid = path.parent.name + path.name
-        with path.open("rb") as file:
-            found = md5_of(file)
-        if found != oid.removesuffix(".dir"):
-            audit.problems.append(_corrupt(CACHE, _shown(path), oid, found, owners, lock))
-
-
-def check_remote(repo: Any, name: str, lock: Lock, audit: Audit, say: Say) -> None:
-    """Every object of this commit that a remote has.
+def known_remotes(repo: Any, names: Iterable[str] | None) -> tuple[str, ...]:
+    """The remotes to look at: those named, else the default one, if there is any.
 
     Raises:
         InputError: there is no such remote.
-        ToolError: it cannot be reached.
     """
     known = remote_names(repo)
-    if name not in known:
-        raise InputError(
-            f'no DVC remote "{name}"{did_you_mean(name, known)} (known: '
-            f"{', '.join(known) or 'none'})",
-            remedy="dvc remote list",
-        )
-    store = repo.cloud.get_remote_odb(name)
-    place, absent = f"remote {name}", 0
+    if names is None:
+        return known[:1]
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f'no DVC remote "{name}"{did_you_mean(name, known)} (known: '
+                f"{', '.join(known) or 'none'})",
+                remedy="dvc remote list",
+            )
+    return tuple(dict.fromkeys(names))
+
+
+# ------------------------------------------------------------------------------------ one store
+
+
+class Store:
+    """Objects by name, in the local cache or in a remote; read once, and never trusted."""
+
+    def __init__(self, store: Any, place: str, *, local: bool) -> None:
+        """Look at DVC's `store`, which messages call `place`; `local` if its paths are files."""
+        self._store, self.place, self.local = store, place, local
+        self._known: dict[str, str | None] = {}
+
+    def path(self, oid: str) -> str:
+        """Where an object lies."""
+        found: str = self._store.oid_to_path(oid)
+        return _shown(Path(found)) if self.local else found
+
+    def md5(self, oid: str) -> str | None:
+        """md5 of an object's bytes, None when it is not there."""
+        if oid not in self._known:
+            try:
+                with self._store.fs.open(self._store.oid_to_path(oid), "rb") as file:
+                    self._known[oid] = md5_of(file)
+            except FileNotFoundError:
+                self._known[oid] = None
+        return self._known[oid]
+
+    def whole(self, oid: str) -> bool:
+        """Whether it has the object, as its name says."""
+        return self.md5(oid) == oid.removesuffix(".dir")
+
+    def broken(self, oid: str) -> bool:
+        """Whether it has something else under the object's name."""
+        return self.md5(oid) not in (None, oid.removesuffix(".dir"))
+
+    def listing(self, oid: str) -> dict[str, str]:
+        """Objects by path inside the folder a `.dir` object lists; empty where it is not whole."""
+        if not oid.endswith(".dir") or not self.whole(oid):
+            return {}
+        with self._store.fs.open(self._store.oid_to_path(oid), "rb") as file:
+            return {each["relpath"]: each["md5"] for each in json.load(file)}
+
+    def objects(self, entry: Entry) -> list[str]:
+        """Every object of an out, as far as it is listed."""
+        return [entry.md5, *dict.fromkeys(self.listing(entry.md5).values())]
+
+
+@dataclass
+class Stores:
+    """The local cache, and the remotes that were looked at, in their order."""
+
+    cache: Store
+    remotes: dict[str, Store] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, repo: Any) -> Stores:
+        """Those of a DVC repository, no remote yet."""
+        return cls(Store(repo.cache.local, CACHE, local=True))
+
+    def owners(self, lock: Lock) -> Owners:
+        """As far as any store lists what is in a folder."""
+        found: dict[str, list[str]] = {}
+        for path, entry in lock.outs.items():
+            if path.startswith("reports/"):
+                continue  # in git, not in DVC's cache
+            found.setdefault(entry.md5, []).append(path)
+            for inside, oid in self.listing(entry).items():
+                found.setdefault(oid, []).append(f"{path}/{inside}")
+        return found
+
+    def listing(self, entry: Entry) -> dict[str, str]:
+        """Objects by path inside an out."""
+        listed = (store.listing(entry.md5) for store in (self.cache, *self.remotes.values()))
+        return next(filter(None, listed), {})
+
+
+# ----------------------------------------------------------------------------------- the checks
+
+
+def check_cache(repo: Any, stores: Stores, lock: Lock, audit: Audit, say: Say) -> None:
+    """Every object of the local cache, whether or not this commit names it."""
+    root = Path(repo.cache.local.path)
+    broken = []
+    for path in sorted(root.glob("[0-9a-f][0-9a-f]/*")):
+        oid = path.parent.name + path.name
+        if OID.fullmatch(oid):
+            say(path.name)
+            audit.count(CACHE)
+            if stores.cache.broken(oid):
+                broken.append(oid)
+    owners = stores.owners(lock) if broken else {}
+    audit.problems += [_corrupt(stores.cache, oid, owners, lock) for oid in broken]
+
+
+def check_remote(repo: Any, name: str, stores: Stores, lock: Lock, audit: Audit, say: Say) -> None:
+    """Every object of this commit that a remote has.
+
+    Raises:
+        ToolError: it cannot be reached.
+    """
+    place, absent = f"{REMOTE} {name}", 0
+    remote = repo.cloud.get_remote_odb(name)
+    store = Store(remote, place, local=getattr(remote.fs, "protocol", "") == "local")
+    stores.remotes[name] = store
     try:
-        owners = _owners(store, lock) | _owners(repo.cache.local, lock)
+        owners = stores.owners(lock)
         for oid in sorted(owners):
             say(oid)
-            found = _remote_md5(store, oid)
-            if found is None:
+            if store.md5(oid) is None:
                 absent += 1
                 continue
             audit.count(place)
-            if found != oid.removesuffix(".dir"):
-                shown = store.oid_to_path(oid)
-                audit.problems.append(_corrupt(place, shown, oid, found, owners, lock))
-    except OSError as error:
+            if store.broken(oid):
+                audit.problems.append(_corrupt(store, oid, owners, lock))
+    except Exception as error:  # every kind of remote raises its own
+        del stores.remotes[name]
+        said = " ".join(str(error).split())[:300] or type(error).__name__
         raise ToolError(
-            f"remote {name} cannot be read: {' '.join(str(error).split())[:300]}",
-            remedy=f"dvc status -c -r {name}",
+            f"remote {name} cannot be read: {said}", remedy=f"dvc status -c -r {name}"
         ) from None
     if absent:
-        audit.notes.append(f"{absent} objects of this commit are not in remote {name}: dvc push")
+        audit.notes.append(
+            f"{absent} of {len(owners)} objects of this commit are not in remote {name}: "
+            f"dvc push -r {name}"
+        )
 
 
-def _remote_md5(store: Any, oid: str) -> str | None:
-    """md5 of an object's bytes, None when the remote does not have it."""
-    try:
-        with store.fs.open(store.oid_to_path(oid), "rb") as file:
-            return md5_of(file)
-    except FileNotFoundError:
-        return None
-
-
-def _owners(store: Any, lock: Lock) -> dict[str, str]:
-    """Path of the out that each object of this commit belongs to, as far as `store` tells."""
-    owners: dict[str, str] = {}
-    for path, entry in lock.outs.items():
-        if path.startswith("reports/"):
-            continue  # in git, not in DVC's cache
-        owners[entry.md5] = path
-        if entry.is_folder:
-            for inside, oid in _folder(store, entry.md5).items():
-                owners.setdefault(oid, f"{path}/{inside}")
-    return owners
-
-
-def _folder(store: Any, oid: str) -> dict[str, str]:
-    """Objects by path inside the folder a `.dir` object lists; empty where that is not readable."""
-    try:
-        with store.fs.open(store.oid_to_path(oid), "rb") as file:
-            return {each["relpath"]: each["md5"] for each in json.load(file)}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def _corrupt(
-    place: str, shown: str, oid: str, found: str, owners: Mapping[str, str], lock: Lock
-) -> Problem:
-    owner = owners.get(oid, "")
-    what = f"md5 {found}, its name says {oid.removesuffix('.dir')}"
-    detail = f"{what}; it is {owner}" if owner else f"{what}; this commit does not use it"
-    if place != CACHE:
-        remedy = f"delete it there, then: dvc push -r {place.removeprefix('remote ')}"
-        return Problem(place, shown, "changed", detail, lock.maker(owner), remedy)
-    remake = lock.remake(_out(owner, lock)) if owner else ""
-    remedy = f"rm -f {shown}" + (f" && {remake}" if remake else "")
-    return Problem(place, shown, "changed", detail, lock.maker(owner), remedy)
-
-
-def _out(path: str, lock: Lock) -> str:
-    return next((out for out in lock.outs if path == out or path.startswith(f"{out}/")), path)
+def _corrupt(store: Store, oid: str, owners: Owners, lock: Lock) -> Problem:
+    named = owners.get(oid, [])
+    wanted = oid.removesuffix(".dir")
+    detail = f"md5 {store.md5(oid)}, its name says {wanted}; "
+    more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+    detail += f"it is {', '.join(named[:SHOWN])}{more}" if named else "this commit does not use it"
+    out = lock.out_of(named[0]) if named else ""
+    return Problem(
+        store.place, store.path(oid), "changed", detail, lock.maker(out), out=out, oid=oid
+    )
 
 
 def _shown(path: Path) -> str:

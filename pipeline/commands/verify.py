@@ -12,9 +12,7 @@ from pipeline.commands.common import clean
 
 @click.command()
 @click.option("--deep", is_flag=True, help="Recompute every byte: workspace, DVC cache and remote.")
-@click.option(
-    "--remote", "remotes", multiple=True, metavar="NAME", help="DVC remote; repeatable."
-)
+@click.option("--remote", "remotes", multiple=True, metavar="NAME", help="DVC remote; repeatable.")
 @click.option("--signature", metavar="RELEASE", help="Check a release's signature instead.")
 @click.option("--key", type=click.Path(path_type=Path), help="Public key (PEM) of the signature.")
 @clean
@@ -28,15 +26,22 @@ def verify(deep: bool, remotes: tuple[str, ...], signature: str | None, key: Pat
         _signature(signature, key)
         return
     from pipeline.audit import verify as audits
+    from pipeline.audit.problems import shown
+    from pipeline.errors import RefusedError
 
     audit = audits.verify(deep=deep or bool(remotes), remotes=remotes or None)
-    for problem in audit.problems:
-        click.echo(problem.text)
+    for line in shown(audit.problems):
+        click.echo(line)
     for note in audit.notes:
         click.echo(f"note     {note}")
+    for error in audit.unreachable:
+        click.echo(str(error), err=True)
     looked = ", ".join(f"{n} {place}" for place, n in audit.checked.items())
-    click.echo(f"{len(audit.problems)} problems; looked at: {looked}")
-    sys.exit(3 if audit.problems else 0)
+    number = len(audit.problems)
+    click.echo(f"{number} problem{'s' if number != 1 else ''}; looked at: {looked}")
+    if audit.problems:
+        sys.exit(RefusedError.exit_code)
+    sys.exit(max((error.exit_code for error in audit.unreachable), default=0))
 
 
 def _signature(release: str | None, key: Path | None) -> None:

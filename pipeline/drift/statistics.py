@@ -354,7 +354,10 @@ def paired_scores(
         raise ValueError(f"{len(before)} scores before, {len(after)} after")
     p = mcnemar(worse, better)
     change = np.array([after], dtype=np.float64) - np.array([before], dtype=np.float64)
-    (difference,) = _means(change, np.ones(len(before), dtype=np.int64))
+    if change.any():
+        (difference,) = _means(change, np.ones(len(before), dtype=np.int64))
+    else:
+        difference = Estimate(value=0.0, se=0.0, low=0.0, high=0.0)
     return PairedScores(
         items=len(before),
         worse=worse,

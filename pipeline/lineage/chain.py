@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 
 from pipeline import digest
 from pipeline.lineage.evidence import (
@@ -19,25 +19,57 @@ from pipeline.schema.artifacts import ArtifactRecord
 from pipeline.schema.cells import CellRecord
 from pipeline.schema.values import canonical_json
 
+SOURCE = "checkpoints/base"
 
-def faults(evidence: Evidence) -> Iterator[Fault]:
+
+def faults(evidence: Evidence, doubted: Collection[str] = ()) -> Iterator[Fault]:
     """Everything in which the records contradict themselves or each other.
 
     Takes time linear in the records; no artifact is read.
+
+    Args:
+        evidence: all records.
+        doubted: evidence files known not to be what was written: what they say, and what others
+            say of them, is left out.
     """
-    digests = {row.path: row.sha256 for row in evidence.index.files}
+    known = _Known(evidence, doubted)
     for name, record in evidence.artifacts.items():
         path = f"{ARTIFACTS}/{name}/{RECORD}"
-        for problem in (
-            *_content(record, digests),
-            *_parents(record, evidence.artifacts),
-            *_provenance(record, evidence.artifacts),
-        ):
-            yield Fault("broken", path, f": {problem}")
+        if path not in doubted:
+            for problem in (
+                *_content(record, known),
+                *_parents(record, known),
+                *_provenance(record, known),
+            ):
+                yield Fault("broken", path, f": {problem}")
     for name, cell in evidence.cells.items():
         path = f"{CELLS}/{name}/{CELL}"
-        for problem in _cell(cell, evidence.artifacts, digests):
-            yield Fault("broken", path, f": {problem}")
+        if path not in doubted:
+            for problem in _cell(cell, known):
+                yield Fault("broken", path, f": {problem}")
+
+
+class _Known:
+    """What records are held against: other records, and the digests of evidence files."""
+
+    def __init__(self, evidence: Evidence, doubted: Collection[str]) -> None:
+        self.digests = {row.path: row.sha256 for row in evidence.index.files}
+        self._artifacts, self._doubted = evidence.artifacts, doubted
+
+    def artifact(self, name: str) -> ArtifactRecord | None:
+        return self._artifacts.get(name)
+
+    def doubted(self, name: str) -> bool:
+        return f"{ARTIFACTS}/{name}/{RECORD}" in self._doubted
+
+    def differs(self, name: str, identity: str) -> str:
+        """How an artifact is another one than `identity`; empty where it is not, or doubted."""
+        here = self.artifact(name)
+        if self.doubted(name) or (here is not None and here.identity == identity):
+            return ""
+        if here is None:
+            return f"{name}, which has no record"
+        return f"{name} {identity[:12]}…, whose record says {here.identity[:12]}…"
 
 
 def descendants(evidence: Evidence, name: str) -> tuple[str, ...]:
@@ -76,7 +108,7 @@ def ancestors(evidence: Evidence, name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _content(record: ArtifactRecord, digests: Mapping[str, str]) -> Iterator[str]:
+def _content(record: ArtifactRecord, known: _Known) -> Iterator[str]:
     """What a record says of its own parts must follow from them."""
     identity = digest.identity(record.files)
     if identity != record.identity:
@@ -87,32 +119,26 @@ def _content(record: ArtifactRecord, digests: Mapping[str, str]) -> Iterator[str
         return
     if found.metadata_sha256 != digest.sha256_text(canonical_json(found.metadata)):
         yield f"metadata_sha256 {found.metadata_sha256[:12]}… does not follow from its metadata"
-    listed = digests.get(f"{ARTIFACTS}/{record.name}/{TENSORS}")
+    listed = known.digests.get(f"{ARTIFACTS}/{record.name}/{TENSORS}")
     if found.tensors_sha256 != listed:
         yield f"tensors_sha256 {found.tensors_sha256[:12]}…, its {TENSORS} has {_short(listed)}"
-    yield from _environment(record.environment_sha256, digests)
+    yield from _environment(record.environment_sha256, known)
 
 
-def _parents(record: ArtifactRecord, known: Mapping[str, ArtifactRecord]) -> Iterator[str]:
+def _parents(record: ArtifactRecord, known: _Known) -> Iterator[str]:
     for parent in record.parents:
-        here = known.get(parent.name)
-        if here is None:
-            yield f"parent {parent.name} has no record"
-        elif here.identity != parent.identity:
-            yield (
-                f"made from {parent.name} {parent.identity[:12]}…, "
-                f"whose record says {here.identity[:12]}…"
-            )
+        if problem := known.differs(parent.name, parent.identity):
+            yield f"made from {problem}"
     if not record.parents and record.conversion != "pin":
         yield f"a {record.conversion} without a parent"
 
 
-def _provenance(record: ArtifactRecord, known: Mapping[str, ArtifactRecord]) -> Iterator[str]:
+def _provenance(record: ArtifactRecord, known: _Known) -> Iterator[str]:
     """What a GGUF says of where it came from must be where it came from."""
     if record.kind != "gguf" or record.facts is None:
         return
-    source = known.get("checkpoints/base")
-    if source is None:
+    source = known.artifact(SOURCE)
+    if source is None or known.doubted(SOURCE):
         return
     pinned = source.arguments.get("revision") or f"sha256:{source.identity}"
     said = record.facts.metadata.get("general.base_model.0.version")
@@ -120,31 +146,25 @@ def _provenance(record: ArtifactRecord, known: Mapping[str, ArtifactRecord]) -> 
         yield f"general.base_model.0.version is {said}, the source is {canonical_json(pinned)}"
 
 
-def _cell(
-    cell: CellRecord, known: Mapping[str, ArtifactRecord], digests: Mapping[str, str]
-) -> Iterator[str]:
+def _cell(cell: CellRecord, known: _Known) -> Iterator[str]:
     """A cell must have run the bytes that the records of its artifacts describe."""
     ran = {cell.cell.artifact: cell.artifact_identity}
     if cell.cell.adapter:
         ran[cell.cell.adapter] = cell.adapter_identity or ""
-    for path, identity in ran.items():
-        here = known.get(path.removeprefix("artifacts/"))
-        if here is None:
-            yield f"it ran {path}, which has no record"
-        elif here.identity != identity:
-            yield f"it ran {path} {identity[:12]}…, whose record says {here.identity[:12]}…"
-    for reference in cell.inputs:
-        here = known.get(reference.name)
-        if here is not None and here.identity != reference.identity:
-            yield (
-                f"it read {reference.name} {reference.identity[:12]}…, "
-                f"whose record says {here.identity[:12]}…"
-            )
-    yield from _environment(cell.environment_sha256, digests)
+    names = {path.removeprefix("artifacts/"): identity for path, identity in ran.items()}
+    for name, identity in names.items():
+        if problem := known.differs(name, identity):
+            yield f"it ran {problem}"
+    for each in cell.inputs:
+        said = names.get(each.name) == each.identity or known.artifact(each.name) is None
+        problem = "" if said else known.differs(each.name, each.identity)
+        if problem:
+            yield f"it read {problem}"
+    yield from _environment(cell.environment_sha256, known)
 
 
-def _environment(sha256: str | None, digests: Mapping[str, str]) -> Iterator[str]:
-    if sha256 and digests.get(f"{ENVIRONMENTS}/{sha256}.json") != sha256:
+def _environment(sha256: str | None, known: _Known) -> Iterator[str]:
+    if sha256 and known.digests.get(f"{ENVIRONMENTS}/{sha256}.json") != sha256:
         yield f"its environment {sha256[:12]}… is not among the evidence"
 
 

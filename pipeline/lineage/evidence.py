@@ -17,6 +17,7 @@ from pipeline.schema.answers import PinnedPrompt
 from pipeline.schema.artifacts import ArtifactRecord, FileDigest, TensorDigest
 from pipeline.schema.cells import CellRecord
 from pipeline.schema.hops import HopDrift
+from pipeline.schema.imports import ImportRecord
 from pipeline.schema.items import GoldenPrompt
 from pipeline.schema.lineage import HopEvidence, ItemDigest, ItemEvidence, LineageIndex
 from pipeline.schema.statistics import DistributionDrift, Estimate, SequenceDrift
@@ -25,9 +26,11 @@ from pipeline.schema.values import Sealed, V, canonical, canonical_json, seal_of
 INDEX = "index.json"
 ARTIFACTS, CELLS, EVALSETS, ENVIRONMENTS = "artifacts", "cells", "evalsets", "environments"
 RECORD, TENSORS, CELL, ITEMS = "record.json", "tensors.jsonl", "cell.json", "items.jsonl"
+IMPORT = "import.json"
 
 REMEDY = "git checkout reports/lineage   (or: dvc repro --force --single-item lineage)"
 
+Known = ArtifactRecord | CellRecord | ImportRecord
 S = TypeVar("S", bound=Sealed)
 
 
@@ -58,6 +61,8 @@ class Evidence:
     artifacts: Mapping[str, ArtifactRecord]
     cells: Mapping[str, CellRecord]
     tree: Tree = field(repr=False)
+    imports: Mapping[str, ImportRecord] = field(default_factory=dict)
+    """By cell: those that another machine made."""
 
     def items(self, cell: str) -> dict[str, ItemEvidence]:
         """A cell's golden prompts and corpus windows by key, in its order."""
@@ -128,38 +133,74 @@ def survey(tree: Tree) -> tuple[Evidence, tuple[Fault, ...]]:
             f"{tree.where}: no evidence (reports/lineage/{INDEX})",
             remedy="driftline run, then commit reports/",
         )
-    index, problem = _record(LineageIndex, tree, INDEX)
+    index, problem = _parsed(LineageIndex, tree.read(INDEX))
     if index is None:
         raise RefusedError(f"{tree.where}: {INDEX}: {problem}", remedy=REMEDY)
     faults = [Fault("edited", INDEX, f": {problem}")] if problem else []
-    changes = differences(index.files, _digests(tree, paths))
+    artifacts: dict[str, ArtifactRecord] = {}
+    cells: dict[str, CellRecord] = {}
+    imports: dict[str, ImportRecord] = {}
+    digests = []
+    for path in paths:
+        if path == INDEX:
+            continue
+        data = tree.read(path)
+        sha256 = hashlib.sha256(data).hexdigest()
+        digests.append(FileDigest.model_construct(path=path, size=len(data), sha256=sha256))
+        record, problem = _record_at(path, data)
+        if problem:
+            faults.append(Fault("edited", path, f": {problem}"))
+        if isinstance(record, ArtifactRecord):
+            artifacts[record.name] = record
+        elif isinstance(record, CellRecord):
+            cells[record.cell.id] = record
+        elif isinstance(record, ImportRecord):
+            imports[record.cell] = record
+    changes = differences(index.files, digests)
     faults += [Fault(each.what, each.path, each.detail) for each in changes]
-    artifacts = list(_records(ArtifactRecord, tree, f"{ARTIFACTS}/", f"/{RECORD}", faults))
-    cells = list(_records(CellRecord, tree, f"{CELLS}/", f"/{CELL}", faults))
-    found = Evidence(
-        where=tree.where,
-        index=index,
-        artifacts={record.name: record for record in artifacts},
-        cells={record.cell.id: record for record in cells},
-        tree=tree,
-    )
-    return found, tuple(faults)
+    faults += _foreign(imports, cells)
+    return Evidence(tree.where, index, artifacts, cells, tree, imports), tuple(faults)
 
 
-def _records(kind: type[S], tree: Tree, start: str, end: str, faults: list[Fault]) -> Iterator[S]:
-    for path in tree.paths():
-        if path.startswith(start) and path.endswith(end):
-            record, problem = _record(kind, tree, path)
-            if problem:
-                faults.append(Fault("edited", path, f": {problem}"))
-            if record is not None:
-                yield record
+def _foreign(imports: Mapping[str, ImportRecord], cells: Mapping[str, CellRecord]) -> list[Fault]:
+    """Imports that are not of the cell whose record lies beside them."""
+    found = []
+    for name, record in imports.items():
+        seal = cells[name].seal if name in cells else "none"
+        if record.cell_seal != seal:
+            detail = f": of a cell {record.cell_seal[:12]}…, the record beside it is {seal[:12]}…"
+            found.append(Fault("broken", _place(record), detail))
+    return found
 
 
-def _record(kind: type[S], tree: Tree, path: str) -> tuple[S | None, str]:
+def _record_at(path: str, data: bytes) -> tuple[Known | None, str]:
+    """The record a file is by its place, if any, and what is wrong with it."""
+    found: Known | None = None
+    problem = ""
+    if path.startswith(f"{ARTIFACTS}/") and path.endswith(f"/{RECORD}"):
+        found, problem = _parsed(ArtifactRecord, data)
+    elif path.startswith(f"{CELLS}/") and path.endswith(f"/{CELL}"):
+        found, problem = _parsed(CellRecord, data)
+    elif path.startswith(f"{CELLS}/") and path.endswith(f"/{IMPORT}"):
+        found, problem = _parsed(ImportRecord, data)
+    if found is not None and _place(found) != path:
+        return None, f"it belongs at {_place(found)}"
+    return found, problem
+
+
+def _place(record: Known) -> str:
+    """Where a record belongs."""
+    if isinstance(record, ArtifactRecord):
+        return f"{ARTIFACTS}/{record.name}/{RECORD}"
+    if isinstance(record, ImportRecord):
+        return f"{CELLS}/{record.cell}/{IMPORT}"
+    return f"{CELLS}/{record.cell.id}/{CELL}"
+
+
+def _parsed(kind: type[S], data: bytes) -> tuple[S | None, str]:
     """A record as far as it can be read, and what is wrong with it."""
     try:
-        found = kind.model_validate_json(tree.read(path))
+        found = kind.model_validate_json(data)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
@@ -170,15 +211,8 @@ def _record(kind: type[S], tree: Tree, path: str) -> tuple[S | None, str]:
     return found, ""
 
 
-def _digests(tree: Tree, paths: tuple[str, ...]) -> Iterator[FileDigest]:
-    for path in paths:
-        if path != INDEX:
-            data = tree.read(path)
-            yield FileDigest(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
-
-
 def _lines(kind: type[V], tree: Tree, path: str) -> Iterator[V]:
-    for line in tree.read(path).decode("utf-8").splitlines():
+    for line in tree.read(path).splitlines():  # of bytes: text would be cut at U+2028 too
         yield kind.model_validate_json(line)
 
 
@@ -191,6 +225,7 @@ def item_digest(item: GoldenPrompt, prompt: PinnedPrompt) -> ItemDigest:
         id=item.id,
         sha256=sha256_text(canonical(item)),
         prompt_sha256=sha256_text(canonical_json([prompt.text, list(prompt.ids)])),
+        tags=item.tags,
     )
 
 
@@ -231,6 +266,7 @@ def _item(
 def hop_evidence(hop: HopDrift) -> HopEvidence:
     """One hop of the drift report, without its items."""
     split = hop.split
+    flips = {item.key: item.cause for item in hop.items if item.flip != "none"}
     return HopEvidence(
         hop=hop.hop,
         compared=hop.compared,
@@ -240,10 +276,13 @@ def hop_evidence(hop: HopDrift) -> HopEvidence:
         worse=hop.worse,
         better=hop.better,
         kl=split.end_to_end.kl_mean if split else None,
+        kl_p99=split.end_to_end.kl_p99 if split else None,
         answers_kl=_mean(split.answers if split else None),
         weights_kl=_mean(split.weights if split else None),
         numerics_kl=_mean(split.numerics if split else None),
         scores=hop.scores,
+        causes={key: cause.component for key, cause in flips.items() if cause and cause.component},
+        near_ties=tuple(key for key, cause in flips.items() if cause and cause.near_tie),
         withheld=split.withheld if split else hop.not_split,
         summary=hop.summary,
     )

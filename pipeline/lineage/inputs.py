@@ -57,6 +57,8 @@ TRACKED = (
 """Keys of an environment that have a kind of their own; any other is about the machine."""
 CONVERTER = "llama_cpp_python"
 """The distribution whose source the GGUF converter is taken from."""
+ORIGIN = "origin"
+"""The argument by which a converter is told where the source comes from."""
 PIN_READERS = ("package transformers", "package tokenizers", "package python")
 """Software that renders and tokenizes golden prompts."""
 
@@ -146,16 +148,12 @@ def _parts(name: str, before: Evidence, after: Evidence) -> dict[str, tuple[Deta
             found.setdefault(part if told.get(part) else "config", []).append(detail)
     if not found:
         found["files"] = [
-            Detail(what=f"{_opposite(each.what)} file {each.path}")
+            Detail(what=f"changed file {each.path}")
             if each.what == "changed"
             else _there(each.path, before=each.what == "missing", after=each.what == "extra")
             for each in differences(old.files, new.files)
         ]
     return {part: tuple(found[part]) for part in PARTS if part in found}
-
-
-def _opposite(what: str) -> str:
-    return what
 
 
 def _tensors(old: Iterable[TensorDigest], new: Iterable[TensorDigest]) -> Iterator[Detail]:
@@ -262,7 +260,7 @@ def _settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[
         if was != now:
             details = tuple(_there(n, before=n in was, after=n in now) for n in sorted(was ^ now))
             sides = [", ".join(sorted(side)) or "none" for side in (was, now)]
-            yield (cast(InputKind, kind), ""), _Sides(*sides, details)
+            yield (cast(InputKind, kind), ""), _Sides(sides[0], sides[1], details)
     kept = [
         {key: value for key, value in _at(side, "distributions").items() if key != "corpora"}
         for side in (old, new)
@@ -430,8 +428,8 @@ def environment_differences(
             after=_mark(new.get("converter_sha256")),
         )
         versions = [_package(_at(side, "distributions", CONVERTER), False) for side in (old, new)]
-        before, after, _ = found.get(("package", CONVERTER), (*versions, ()))
-        found["package", CONVERTER] = (before, after, (detail,))
+        sides = found.get(("package", CONVERTER), (versions[0], versions[1], ()))
+        found["package", CONVERTER] = (sides[0], sides[1], (detail,))
     if old.get("threads") != new.get("threads"):
         found["threads", ""] = (_text(old.get("threads")), _text(new.get("threads")), ())
     if machine := tuple(_machine(old, new)):
@@ -447,7 +445,10 @@ def _package(found: Mapping[str, str] | None, same_version: bool) -> str:
 
 
 def _machine(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Detail]:
-    sides = [{key: side[key] for key in side if key not in TRACKED} for side in (old, new)]
+    sides = [
+        {key: side[key] for key in side if key not in TRACKED and side[key] not in ("", None)}
+        for side in (old, new)
+    ]
     for key, was, now in _differing(*sides):
         yield Detail(what=key, before=_text(was), after=_text(now))
     was, now = (set(side.get("cpu_features") or ()) for side in (old, new))
@@ -493,8 +494,7 @@ class _Environments:
                     Detail(what=f"in {', '.join(sorted(set(where)))}", before=was, after=now)
                     for (was, now), where in sorted(sides.items(), key=lambda each: each[1])
                 ]
-            if key[0] == "package":
-                listed.append(Detail(what=f"touches {', '.join(sorted(users[key]))}"))
+            listed.append(Detail(what=f"touches {', '.join(sorted(users[key]))}"))
             joined = [
                 ", ".join(sorted({side[end] for side in sides if side[end]})) for end in (0, 1)
             ]
@@ -632,7 +632,7 @@ class Inputs:
             **dict(_corpora(before, after)),
             **dict(_code(before, after)),
         }
-        threads = (_at(side.index.params, "limits", "threads") for side in (before, after))
+        threads = [_at(side.index.params, "limits", "threads") or None for side in (before, after)]
         found |= dict(_keys("threads", *({"": value} for value in threads)))
         return tuple(
             InputChange(
@@ -693,7 +693,7 @@ class Inputs:
         else:
             found |= self._parents(old, new)
             if old.arguments != new.arguments:
-                found |= self._arguments(new)
+                found |= self._arguments(old, new)
         if not found and old.arguments != new.arguments:
             found.add("its arguments")
         if not found and (old.tool, old.tool_version) != (new.tool, new.tool_version):
@@ -710,19 +710,22 @@ class Inputs:
         found: set[str] = set()
         for parent, a, b in _differing(was, now):
             if a and b:
-                found |= self.because(parent)
+                found |= self.because(parent) or {f"{parent} (unexplained)"}
         if was.keys() != now.keys():
             found |= self._of(lambda c: c.kind == "gguf outtype") or {"other parents"}
         return found
 
-    def _arguments(self, record: ArtifactRecord) -> set[str]:
+    def _arguments(self, old: ArtifactRecord, new: ArtifactRecord) -> set[str]:
         kinds = {
             "merge": "merge settings",
             "convert gguf": "gguf outtype",
-            "convert mlx": f"mlx recipe {record.name.rpartition('/')[2]}",
+            "convert mlx": f"mlx recipe {new.name.rpartition('/')[2]}",
         }
-        wanted = kinds.get(_conversion(record))
-        return self._of(lambda change: wanted in (change.kind, change.label))
+        wanted = {kinds.get(_conversion(new))}
+        told = {key for key, _, _ in _differing(old.arguments, new.arguments)}
+        if ORIGIN in told:  # a GGUF says where its source comes from, and which bytes that was
+            wanted = {"source", *(wanted if told != {ORIGIN} else ())}
+        return self._of(lambda change: change.kind in wanted or change.label in wanted)
 
     def _of(self, which: Callable[[InputChange], bool]) -> set[str]:
         return {change.label for change in self.changes if which(change)}

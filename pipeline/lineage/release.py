@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import JsonValue
 
+from pipeline.errors import InputError
 from pipeline.lineage.evidence import Evidence
-from pipeline.params import ROOT_CELL
+from pipeline.params import NAME, ROOT_CELL
 from pipeline.plan import adapter_of, artifact_of
 from pipeline.schema.artifacts import ArtifactRecord
 from pipeline.schema.cells import CellRecord
@@ -27,6 +29,23 @@ from pipeline.schema.values import sealed
 CONFIDENCE = 0.95
 DIGITS = 9
 """Decimals of an interval's bounds: libraries of other machines may differ in the last bit."""
+ENDINGS = (".json", ".md", ".sigstore", ".tmp")
+"""What a name cannot end in: it would be another release's file."""
+
+
+def checked_name(name: str) -> str:
+    """A release's name.
+
+    Raises:
+        InputError: it could not be one.
+    """
+    if not re.fullmatch(NAME, name) or name.endswith(ENDINGS) or name == "HEAD":
+        raise InputError(
+            f"{name!r} cannot name a release: letters, digits, . _ -, a letter or digit first; "
+            f"not HEAD, and none of {', '.join(ENDINGS)} at its end",
+            remedy="choose another name, like v1.0",
+        )
+    return name
 
 
 def release(name: str, commit: str, evidence: Evidence, dvc_lock_sha256: str) -> ReleaseRecord:
@@ -62,7 +81,7 @@ def release(name: str, commit: str, evidence: Evidence, dvc_lock_sha256: str) ->
 
 
 def parents_first(artifacts: Mapping[str, ArtifactRecord]) -> tuple[ArtifactRecord, ...]:
-    """Records by name, each after those it was made from."""
+    """Records by name, each after those it was made from, the source first."""
     ordered: dict[str, ArtifactRecord] = {}
 
     def add(name: str) -> None:
@@ -71,7 +90,7 @@ def parents_first(artifacts: Mapping[str, ArtifactRecord]) -> tuple[ArtifactReco
                 add(parent.name)
             ordered[name] = artifacts[name]
 
-    for name in sorted(artifacts):
+    for name in sorted(artifacts, key=lambda name: (artifacts[name].kind != "source", name)):
         add(name)
     return tuple(ordered.values())
 
@@ -111,6 +130,7 @@ def _artifact(record: ArtifactRecord) -> ReleasedArtifact:
 
 def _cell(record: CellRecord, evidence: Evidence) -> ReleasedCell:
     hop = evidence.hops.get(record.cell.id)
+    imported = evidence.imports.get(record.cell.id)
     return ReleasedCell(
         id=record.cell.id,
         state=record.outcome.state,
@@ -125,6 +145,7 @@ def _cell(record: CellRecord, evidence: Evidence) -> ReleasedCell:
         settings=record.settings,
         decode=record.decode,
         environment_sha256=record.environment_sha256,
+        made_at=imported.made_at if imported else "",
         floor=record.floor,
         scores=tuple(_scores(evidence.items(record.cell.id), evidence.index.evalsets)),
         kl_from_parent=hop.kl if hop else None,

@@ -21,12 +21,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pipeline import params, plan
+from pipeline.digest import sha256_text
 from pipeline.lineage.evidence import (
     ARTIFACTS,
     CELL,
     CELLS,
     ENVIRONMENTS,
     EVALSETS,
+    IMPORT,
     RECORD,
     TENSORS,
     Evidence,
@@ -43,6 +45,8 @@ TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 BUILDER = "urn:driftline:builder:v1"
 """Whoever ran the pipeline: one folder, no platform around it (SLSA build level 1)."""
 FOLDER = "reports/lineage"
+CONTENT_LIMIT = 1024
+"""Bytes of content that a descriptor should stay below."""
 
 Json = dict[str, Any]
 
@@ -95,10 +99,7 @@ def provenance(record: ArtifactRecord, evidence: Evidence) -> Json:
                 {
                     "builder": {
                         "id": BUILDER,
-                        "version": {
-                            "driftline": evidence.index.driftline,
-                            record.tool: record.tool_version,
-                        },
+                        "version": {"driftline": evidence.index.driftline},
                     },
                     "byproducts": _kept(
                         evidence,
@@ -161,8 +162,8 @@ def test_result(cell: CellRecord, evidence: Evidence) -> Json:
     is the policy's to say, which reads `failedTests`.
 
     The configuration is what the cell was asked: the digests of each evalset's items, of each
-    corpus and of the pinned prompts, what it was told of decoding (as JSON), its code and its
-    environment, and the record of how all that went.
+    corpus and of the pinned prompts, what it was told of decoding (its JSON), its code and its
+    environment, and the records of how all that went and of who else ran it.
     """
     items = evidence.items(cell.cell.id)
     different = set(cell.floor.different) if cell.floor else set()
@@ -222,13 +223,22 @@ def _configuration(cell: CellRecord, evidence: Evidence) -> Iterator[Json]:
         "name": f"artifacts/prompts/{prompts}.jsonl",
         "digest": {"sha256": cell.prompts_sha256},
     }
-    yield {
+    yield _decode(canonical_json(cell.decode))
+    yield from _made_with(f"score_{cell.cell.runtime}", cell.code_sha256, cell.environment_sha256)
+    folder = f"{CELLS}/{cell.cell.id}"
+    yield from _kept(evidence, f"{folder}/{CELL}", f"{folder}/{IMPORT}")
+
+
+def _decode(told: str) -> Json:
+    """What the cell was told of decoding; its text too where that is short enough to be given."""
+    found: Json = {
         "name": "decode",
         "mediaType": "application/json",
-        "content": base64.b64encode(canonical_json(cell.decode).encode()).decode(),
+        "digest": {"sha256": sha256_text(told)},
     }
-    yield from _made_with(f"score_{cell.cell.runtime}", cell.code_sha256, cell.environment_sha256)
-    yield from _kept(evidence, f"{CELLS}/{cell.cell.id}/{CELL}")
+    if len(told.encode()) < CONTENT_LIMIT:
+        found["content"] = base64.b64encode(told.encode()).decode()
+    return found
 
 
 # ------------------------------------------------------------------------------------------ parts

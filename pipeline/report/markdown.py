@@ -21,6 +21,7 @@ from pipeline.report import escape, figures, hops, views
 from pipeline.report.escape import Safe
 from pipeline.report.graph import flowchart
 from pipeline.report.items import Fitted, changed_items, fit, fit_per_hop, token_changes
+from pipeline.report.machines import machine_rows
 from pipeline.report.model import ReportInput, ran
 from pipeline.report.settings import runtime_matrix
 from pipeline.report.stored import FURTHEST, stored_rows
@@ -182,6 +183,7 @@ def _context(evidence: ReportInput, detail: Detail) -> dict[str, Any]:
         "floors": hops.floor_rows(evidence),
         "unstable": [cell for cell in evidence.cells if cell.floor and cell.floor.different],
         "matrix": runtime_matrix(evidence.cells),
+        "machines": machine_rows(evidence),
         "artifacts": views.artifact_rows(evidence.artifacts),
         "failed": [cell for cell in evidence.cells if not ran(cell)],
         "partly": [hop for hop in every if hop.reason],

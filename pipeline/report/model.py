@@ -14,6 +14,7 @@ from pipeline.schema.answers import Completion, PinnedPrompt
 from pipeline.schema.artifacts import ArtifactRecord
 from pipeline.schema.cells import CellRecord
 from pipeline.schema.hops import Blame, CellDrift, DriftReport, HopDrift, ItemDrift
+from pipeline.schema.imports import ImportRecord, Machine
 from pipeline.schema.scores import ItemScore
 from pipeline.schema.weights import CounterfactualRecord
 
@@ -67,6 +68,8 @@ class ReportInput:
         asked: the evalsets each cell was to be scored on, by cell id; without it a failed cell,
             which has no scores, counts as asked everything.
         counterfactuals: what is stored in each artifact, in the order of `artifacts`.
+        machines: where each cell ran, by cell id.
+        imports: those that were imported from another machine, by cell id.
     """
 
     artifacts: tuple[ArtifactRecord, ...]
@@ -80,6 +83,8 @@ class ReportInput:
     median_divergence: Mapping[str, float]
     asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     counterfactuals: tuple[CounterfactualRecord, ...] = ()
+    machines: Mapping[str, Machine] = field(default_factory=dict)
+    imports: Mapping[str, ImportRecord] = field(default_factory=dict)
 
     @cached_property
     def hops_by_child(self) -> dict[str, HopDrift]:

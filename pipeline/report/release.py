@@ -26,6 +26,8 @@ from pipeline.schema.values import canonical_json
 DETAIL = Detail(rows=100_000, characters=1_200)
 """A release is read once, by somebody who signs for it: nothing is left out for room."""
 STATES = ("ok", "unstable", "skipped", "error")
+LONG = 8
+"""Entries of a list above which an environment's row only counts them."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class EnvironmentRow:
-    """One environment, what was installed in it, and the rest of what it says."""
+    """One environment and everything it says, by name."""
 
     sha256: str
     facts: tuple[tuple[str, str], ...]
@@ -81,6 +83,7 @@ def _context(record: ReleaseRecord) -> dict[str, Any]:
         "made": [row for row in artifacts if not _is_pinned(row)],
         "matrix": runtime_matrix([_as_record(cell) for cell in record.cells]),
         "environments": _environment_rows(record.environments),
+        "decode": canonical_json(record.params.get("decode")),
         "corpora": sorted(record.corpora.items()),
         "scores": _score_rows(record.cells),
         "silent": [cell for cell in record.cells if not cell.scores],
@@ -208,8 +211,15 @@ def _as_record(cell: ReleasedCell) -> CellRecord:
 
 
 def _environment_rows(found: Mapping[str, dict[str, JsonValue]]) -> tuple[EnvironmentRow, ...]:
-    """Environments, CPU features as one line: they are a list of words."""
+    """Environments, of long lists (what a CPU can do) only how long they are."""
     return tuple(
-        EnvironmentRow(sha256, tuple(sorted(flatten(facts).items())))
+        EnvironmentRow(sha256, tuple(sorted(flatten(_shortened(facts)).items())))
         for sha256, facts in sorted(found.items())
     )
+
+
+def _shortened(facts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {
+        name: f"{len(value)} entries" if isinstance(value, list) and len(value) > LONG else value
+        for name, value in facts.items()
+    }

@@ -30,10 +30,11 @@ class Outcome(Value):
 
     `kind` tells errors apart: `crashed` (killed by a signal, out of memory, past its deadline) is
     retried by the next run, `raised` (the runtime itself said no) is not until something changes.
+    Of what is skipped, `missing` has no runtime here, and `elsewhere` is another machine's to make.
     """
 
     state: Literal["ok", "error", "skipped", "unstable"]
-    kind: Literal["", "raised", "crashed", "deadline", "missing"] = ""
+    kind: Literal["", "raised", "crashed", "deadline", "missing", "elsewhere"] = ""
     reason: str = ""
     remedy: str = ""
     last_item: str = ""

@@ -5,6 +5,7 @@ artifacts/<artifact>/record.json    ArtifactRecord
 artifacts/<artifact>/tensors.jsonl  TensorDigest, one a line
 cells/<cell>/cell.json              CellRecord
 cells/<cell>/items.jsonl            ItemEvidence, one a line
+cells/<cell>/import.json            ImportRecord, of a cell that another machine made
 evalsets/<name>.jsonl               ItemDigest, one a line
 environments/<sha256>.json          what was installed where a record was made
 """
@@ -13,10 +14,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from pipeline.schema.artifacts import FileDigest
-from pipeline.schema.hops import Finding, Hop
+from pipeline.schema.hops import Component, Finding, Hop
 from pipeline.schema.scores import ItemState
 from pipeline.schema.statistics import Estimate, PairedScores
 from pipeline.schema.values import Sealed, Value
@@ -28,6 +29,7 @@ class ItemDigest(Value):
     id: str
     sha256: str
     prompt_sha256: str
+    tags: tuple[str, ...] = ()
 
 
 class ItemEvidence(Value):
@@ -51,7 +53,8 @@ class HopEvidence(Value):
     """One hop as the drift report has it, without what `ItemEvidence` says item by item.
 
     `kl`, `answers_kl`, `weights_kl`, `numerics_kl` are mean KL divergences in nats: end to end, on
-    answers alone, and of the parts.
+    answers alone, and of the parts; `kl_p99` is the 99th percentile end to end. Of the flips
+    `causes` has the component where it is known, `near_ties` those that rounding can decide.
     """
 
     hop: Hop
@@ -62,10 +65,13 @@ class HopEvidence(Value):
     worse: tuple[str, ...]
     better: tuple[str, ...]
     kl: Estimate | None
+    kl_p99: float | None = None
     answers_kl: Estimate | None
     weights_kl: Estimate | None
     numerics_kl: Estimate | None
     scores: PairedScores | None
+    causes: dict[str, Component] = Field(default_factory=dict)
+    near_ties: tuple[str, ...] = ()
     withheld: str
     summary: str
 

@@ -5,7 +5,7 @@ python -m pipeline.stages.drift
 
 from __future__ import annotations
 
-from pipeline import cells, params, plan, records, texts
+from pipeline import cells, params, records, texts
 from pipeline.drift.analysis import analyse
 from pipeline.errors import exits_cleanly
 from pipeline.files import new_directory
@@ -17,23 +17,21 @@ from pipeline.schema.values import dump
 def main() -> None:
     """Compare the cells of the whole project."""
     project = params.read()
-    evidence = cells.evidence(project, whole=True)
-    inputs = [
+    read = [
         records.manifest("prompts"),
         records.manifest("grades"),
-        *(records.manifest(texts.name_of(name)) for name in _texts(project)),
+        *(records.manifest(texts.name_of(name)) for name in cells.text_names(project)),
+    ]
+    evidence = cells.evidence(project, whole=True)
+    inputs = [
+        *read,
         *(cells.reference(cell.record) for cell in evidence.values()),
+        *cells.weighed(evidence.values()),
     ]
     found = analyse(graph.hops(project), evidence, cells.pinned(), cells.vocabulary())
     with new_directory(cells.DRIFT.parent) as folder:
         dump(found, folder / cells.DRIFT.name)
         records.write_manifest(folder, "drift", inputs)
-
-
-def _texts(project: params.Params) -> tuple[str, ...]:
-    """The texts that any cell of the plan is put through, each once."""
-    named = [name for spec in plan.plan(project) for name in plan.texts(project, spec)]
-    return tuple(dict.fromkeys(named))
 
 
 if __name__ == "__main__":

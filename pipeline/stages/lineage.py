@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline import __version__, cells, closure, digest, params, records
+from pipeline import __version__, cells, closure, digest, imports, params, records, texts
 from pipeline.drift.evidence import CellEvidence
 from pipeline.errors import exits_cleanly
 from pipeline.files import new_directory
@@ -26,7 +26,8 @@ FOLDER = Path("reports") / "lineage"
 def main() -> None:
     """Write the evidence of the whole project."""
     project = params.read()
-    for name in ("prompts", "evalset", "grades"):
+    read = [texts.name_of(name) for name in cells.text_names(project)]
+    for name in ("prompts", "evalset", "grades", *read):
         records.manifest(name)
     drift_identity = records.manifest("drift").identity
     found = cells.evidence(project)
@@ -36,7 +37,8 @@ def main() -> None:
         _cells(found, drift, folder)
         index = LineageIndex(
             driftline=__version__,
-            params=project.model_dump(mode="json"),
+            # Where a cell is made is said of each cell: it is no input of any.
+            params=project.model_dump(mode="json", exclude={"elsewhere"}),
             code={name: records.code_of(name) for name in closure.code_names()},
             corpora=json.loads((records.ARTIFACTS / "locations" / "corpora.json").read_text()),
             evalsets=_evalsets(project, folder),
@@ -50,6 +52,7 @@ def main() -> None:
 
 def _artifacts(project: params.Params, folder: Path) -> None:
     for record in cells.artifacts(project):
+        records.check_beside(record)
         made, target = records.RECORDS / record.name, folder / evidence.ARTIFACTS / record.name
         target.mkdir(parents=True)
         for name in (evidence.RECORD, evidence.TENSORS):
@@ -64,6 +67,8 @@ def _cells(found: Mapping[str, CellEvidence], drift: DriftReport, folder: Path) 
         target.mkdir(parents=True)
         shutil.copyfile(made / records.CELL, target / evidence.CELL)
         dump_lines(evidence.item_evidence(cell, hops.get(name)), target / evidence.ITEMS)
+        if imports.used(cell.record):
+            shutil.copyfile(imports.folder_of(name) / imports.RECORD, target / evidence.IMPORT)
         _environment(made / records.ENVIRONMENT, folder)
 
 

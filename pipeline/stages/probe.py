@@ -7,8 +7,10 @@ Writes, only where the content changes anything:
 - `artifacts/env/<runtime>.json`: installed versions, CPU features, threads;
 - `artifacts/code/<stage>`: the stage's import closure, a sha256 per file;
 - `artifacts/locations/<name>.json`: what a local source or adapter folder, or the corpora, hold;
+  `imports.json` has the seal of each cell imported from another machine;
 - `artifacts/attempts/<cell>`: a number that grows when the cell's last run was killed, so that the
-  next run tries it again (DVC would otherwise serve the failure from its run-cache).
+  next run tries it again (DVC would otherwise serve the failure from its run-cache); and, of a cell
+  that is not simply run here, why not: `imports.mark`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline import closure, environment, locations, params, plan, records
+from pipeline import closure, environment, imports, locations, params, plan, records
 from pipeline.errors import exits_cleanly
 from pipeline.files import write_text
 from pipeline.runtimes import registry
@@ -43,19 +45,22 @@ def main() -> None:
         for name, corpus in project.distributions.corpora.items()
     }
     _write(records.ARTIFACTS / "locations" / "corpora.json", _json(corpora))
-    for spec in plan.plan(project):
-        _attempt(spec.id)
+    cells = plan.plan(project)
+    taken = {spec.id: record.seal for spec in cells if (record := imports.read(spec.id))}
+    _write(records.ARTIFACTS / "locations" / "imports.json", _json(taken))
+    for spec in cells:
+        _attempt(spec.id, imports.mark(project, spec))
 
 
-def _attempt(cell: str) -> None:
+def _attempt(cell: str, mark: str) -> None:
     counter = records.ARTIFACTS / "attempts" / cell
     outcome = records.ARTIFACTS / "cells" / cell / "cell.json"
-    made = int(counter.read_text()) if counter.exists() else 1
+    made = int(counter.read_text().split()[0]) if counter.exists() else 1
     if outcome.exists():
         record = json.loads(outcome.read_text(encoding="utf-8"))
         if record["outcome"]["kind"] in RETRIED:
             made += 1
-    _write(counter, f"{made}\n")
+    _write(counter, f"{made}\n{mark}")
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
     python -m pipeline.stages.score RUNTIME VARIANT FORM
 
-The stage itself succeeds whatever happens in the runtime: an error is the cell's outcome.
+The stage itself succeeds whatever happens in the runtime: an error is the cell's outcome. A cell
+that was imported from another machine is taken over as it is; one that is to be made elsewhere is
+skipped.
 """
 
 from __future__ import annotations
@@ -11,17 +13,17 @@ import json
 import shutil
 import sys
 import time
+from pathlib import Path
 
-from pydantic import JsonValue
-
-from pipeline import digest, params, plan, records, texts
+from pipeline import digest, imports, params, plan, records, texts
 from pipeline.errors import exits_cleanly
 from pipeline.files import new_directory, write_text
+from pipeline.imports import Wanted
 from pipeline.progress import progress
 from pipeline.runtimes import cell
 from pipeline.runtimes.base import Decode, TextJob
-from pipeline.schema.artifacts import ArtifactRecord, Reference
-from pipeline.schema.cells import CellSpec
+from pipeline.schema.artifacts import Reference
+from pipeline.schema.cells import CellRecord, CellSpec, Outcome
 from pipeline.schema.values import dump, dump_lines, sealed
 
 
@@ -31,32 +33,82 @@ def main() -> None:
     runtime, variant, form = sys.argv[1:4]
     project = params.read()
     spec = plan.cell(project, runtime, variant, form)
-    artifact = records.verified(plan.artifact_of(spec))
-    adapter = records.verified(plan.adapter_of(spec)) if spec.adapter else None
-    asked = "root" if spec.id == params.ROOT_CELL else variant
-    inputs = _inputs(project, spec, asked, artifact, adapter)
-    environment = records.environment_of(runtime)
+    inputs = [_verified(name) for name in imports.input_names(project, spec)]
+    wanted = imports.wanted(project, spec, inputs)
     started = time.monotonic()
+    found = imports.not_here(project, wanted)
+    if found is None:
+        result = _run(project, wanted)
+        outcome = result.record.outcome
+        _write(project, wanted, result)
+        result.clear()
+        seconds = round(time.monotonic() - started, 2)
+        write_text(
+            cell.WORK / "timings" / f"{spec.id.replace('/', '-')}.json",
+            json.dumps({"cell": spec.id, "seconds": seconds}) + "\n",
+        )
+    elif found.folder is not None:
+        outcome = found.outcome
+        _take_over(found.folder, spec)
+    else:
+        outcome = found.outcome
+        _write(project, wanted, _not_run(wanted, outcome))
+    where = "imported" if found and found.folder else f"{time.monotonic() - started:.2f} s"
+    sys.stderr.write(f"{spec.id}: {outcome.state} {outcome.reason} ({where})\n")
+
+
+def _verified(name: str) -> Reference:
+    """Something the cell reads, whose bytes were just found to be what its record says."""
+    kind, _, rest = name.partition("/")
+    if kind == "prompts":
+        return records.file(kind, rest)
+    if kind == texts.FOLDER.name:
+        return records.manifest(name)
+    return records.reference(records.verified(name))
+
+
+def _run(project: params.Params, wanted: Wanted) -> cell.CellResult:
+    spec, limits = wanted.spec, project.limits
+    environment = records.environment_of(spec.runtime)
     with progress(spec.id) as report:
-        result = cell.score(
+        return cell.score(
             spec,
-            artifact_identity=artifact.identity,
-            adapter_identity=adapter.identity if adapter else None,
+            artifact_identity=wanted.artifact_identity,
+            adapter_identity=wanted.adapter_identity,
             environment=json.loads(environment.read_text()),
-            prompts=records.ARTIFACTS / "prompts" / f"{asked}.jsonl",
+            prompts=records.ARTIFACTS / "prompts" / imports.prompts_of(spec),
             decode=Decode(
                 context_length=project.decode.context_length,
                 stop=project.decode.stop,
-                threads=project.limits.threads,
+                threads=limits.threads,
             ),
-            limits=cell.CellLimits(
-                project.limits.deadline_s, project.limits.memory_gib, project.limits.workers
-            ),
+            limits=cell.CellLimits(limits.deadline_s, limits.memory_gib, limits.workers),
             progress=report,
             texts=_texts(project, spec),
         )
-    if spec.id == plan.reference(project, variant):
-        texts.write(result.distributions / variant, result.record, inputs)
+
+
+def _not_run(wanted: Wanted, outcome: Outcome) -> cell.CellResult:
+    record = CellRecord(
+        cell=wanted.spec,
+        outcome=outcome,
+        artifact_identity=wanted.artifact_identity,
+        adapter_identity=wanted.adapter_identity,
+        prompts_sha256=wanted.prompts_sha256,
+        completions_sha256=None,
+        floor=None,
+        build={},
+        settings={},
+    )
+    return cell.CellResult(record, (), (), Path())
+
+
+def _write(project: params.Params, wanted: Wanted, result: cell.CellResult) -> None:
+    """The cell's folder; and the text of its variant, if it is the cell that makes it."""
+    spec = wanted.spec
+    environment = records.environment_of(spec.runtime)
+    if spec.id == plan.reference(project, spec.variant):
+        texts.write(result.distributions / spec.variant, result.record, wanted.inputs)
     with new_directory(records.ARTIFACTS / "cells" / spec.id) as folder:
         dump_lines(result.completions, folder / records.COMPLETIONS)
         dump_lines(result.errors, folder / records.ERRORS)
@@ -64,47 +116,20 @@ def main() -> None:
         texts.keep(result.distributions, result.record, folder)
         record = result.record.model_copy(
             update={
-                "inputs": inputs,
+                "inputs": wanted.inputs,
                 "outputs": digest.rows(folder),
-                "decode": _decode(project),
-                "code_sha256": records.code_of(f"score_{runtime}"),
+                "decode": wanted.decode,
+                "code_sha256": records.code_of(f"score_{spec.runtime}"),
                 "environment_sha256": digest.sha256_file(environment),
             }
         )
         dump(sealed(record), folder / records.CELL)
-    result.clear()
-    seconds = round(time.monotonic() - started, 2)
-    write_text(
-        cell.WORK / "timings" / f"{spec.id.replace('/', '-')}.json",
-        json.dumps({"cell": spec.id, "seconds": seconds}) + "\n",
-    )
-    outcome = result.record.outcome
-    sys.stderr.write(f"{spec.id}: {outcome.state} {outcome.reason} ({seconds} s)\n")
 
 
-def _inputs(
-    project: params.Params,
-    spec: CellSpec,
-    asked: str,
-    artifact: ArtifactRecord,
-    adapter: ArtifactRecord | None,
-) -> tuple[Reference, ...]:
-    """Everything the cell reads, as just verified."""
-    own = spec.id == plan.reference(project, spec.variant)
-    files = [f"{asked}.jsonl", *([texts.CORPORA.name] if own else [])]
-    read = [name for name in plan.texts(project, spec) if not own or name != spec.variant]
-    return (
-        records.reference(artifact),
-        *([records.reference(adapter)] if adapter else []),
-        *(records.file("prompts", name) for name in files),
-        *(records.manifest(texts.name_of(name)) for name in read),
-    )
-
-
-def _decode(project: params.Params) -> dict[str, JsonValue]:
-    """What is asked of every cell: its record says so, and another machine's must agree."""
-    asked = project.decode.model_dump(mode="json")
-    return {**asked, "threads": project.limits.threads}
+def _take_over(imported: Path, spec: CellSpec) -> None:
+    """The folder another machine wrote, byte for byte: its record's seal still holds."""
+    with new_directory(records.ARTIFACTS / "cells" / spec.id) as folder:
+        shutil.copytree(imported, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
 
 
 def _texts(project: params.Params, spec: CellSpec) -> tuple[TextJob, ...]:

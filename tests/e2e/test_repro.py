@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import digest
+from pipeline.history import FolderTree
+from pipeline.lineage import evidence
 from tests import projects
 from tests.conftest import need
 from tests.projects import Project
@@ -20,7 +23,7 @@ from tests.projects import Project
 pytestmark = pytest.mark.e2e
 
 ALWAYS = ["probe/dvc.yaml:probe"]
-LIGHT = ["grade", "drift", "report"]
+LIGHT = ["grade", "drift", "lineage", "report"]
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,70 @@ def test_every_hop_is_split_and_the_corpus_is_part_of_it(project: Project) -> No
     text = (project.folder / "artifacts" / "texts" / "base" / "sequences.jsonl").read_text()
     windows = [each for each in map(json.loads, text.splitlines()) if each["kind"] == "corpus"]
     assert all(len(each["ids"]) == 63 and each["first_row"] == 32 for each in windows)
+
+
+def test_the_evidence_says_what_the_drift_report_says(project: Project) -> None:
+    report = json.loads((project.folder / "artifacts" / "drift" / "drift.json").read_text())
+    found = evidence.read(FolderTree(project.folder / "reports" / "lineage"))
+    assert set(found.artifacts) == {
+        "checkpoints/base",
+        "gguf/base/f32",
+        "gguf/base/q8_0",
+        "mlx/base/4bit",
+    }
+    assert set(found.cells) == {*found.hops, "transformers/base/checkpoint"}
+    asked = [f"small/{item['id']}" for item in projects.ITEMS]
+    assert list(found.items("transformers/base/checkpoint")) == asked
+    for hop in report["hops"]:
+        own = found.hops[hop["hop"]["child"]]
+        items = found.items(hop["hop"]["child"])
+        assert list(items)[: len(asked)] == asked
+        assert all(each.kl is not None and each.text_sha256 for each in items.values())
+        rows = sum(each.rows for each in items.values())
+        mean = sum(each.rows * (each.kl or 0) for each in items.values()) / rows
+        assert own.kl is not None and mean == pytest.approx(own.kl.value, rel=1e-9)
+        assert rows == hop["split"]["end_to_end"]["positions"]
+    for name, record in found.artifacts.items():
+        assert record.census is not None and record.facts is not None
+        assert len(found.tensors(name)) == record.census.tensors or name.startswith("mlx/")
+        assert record.identity == digest.identity(digest.rows(project.folder / "artifacts" / name))
+    templates = {each.facts.template_sha256 for each in found.artifacts.values() if each.facts}
+    assert len(templates) == 1 and None not in templates
+
+
+@pytest.mark.parametrize(
+    ("stage", "path"),
+    [
+        ("drift", "cells/llamacpp/base/q8_0/distributions/base/rows.npy"),
+        ("drift", "counterfactuals/gguf/base/q8_0/distributions/base/logits.npy"),
+        ("drift", "counterfactuals/mlx/base/4bit/record.json"),
+        ("drift", "grades/scores.jsonl"),
+        ("drift", "texts/base/sequences.jsonl"),
+        ("grade", "cells/mlx/base/4bit/completions.jsonl"),
+        ("grade", "evalset/items.jsonl"),
+        ("grade", "prompts/root.jsonl"),
+        ("lineage", "records/gguf/base/q8_0/record.json"),
+        ("lineage", "texts/base/ids.npy"),
+        ("report", "cells/mlx/base/4bit/cell.json"),
+        ("report", "drift/drift.json"),
+    ],
+)
+def test_a_flipped_bit_is_refused_by_the_stage_that_reads_it(
+    settled: Project, stage: str, path: str
+) -> None:
+    file = settled.folder / "artifacts" / path
+    whole = file.read_bytes()
+    half = len(whole) // 2
+    flipped = bytes([whole[half] ^ 1])
+    file.unlink()  # DVC may have linked it to its cache
+    file.write_bytes(whole[:half] + flipped + whole[half + 1 :])
+    try:
+        done = settled.stage(stage)
+    finally:
+        file.write_bytes(whole)
+    assert done.returncode == 3, done.stderr
+    assert Path(path).name in done.stderr and "remedy: " in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_budget_names_the_worst_tensors_and_controls_itself(project: Project) -> None:
@@ -125,7 +192,23 @@ def test_a_quantization_more_runs_that_conversion_and_its_cell(settled: Project)
 def test_a_comment_in_a_runtimes_module_runs_that_runtimes_cells(settled: Project) -> None:
     with (settled.folder / "pipeline" / "runtimes" / "mlx.py").open("a") as module:
         module.write("# a comment\n")
-    assert sorted(settled.repro().ran) == sorted([*ALWAYS, "score_mlx@base-4bit"])
+    before = settled.cell("mlx/base/4bit")
+    assert sorted(settled.repro().ran) == sorted([*ALWAYS, "score_mlx@base-4bit", *LIGHT])
+    # what is read again is the record alone: it says which code made it
+    changed = {key for key, value in settled.cell("mlx/base/4bit").items() if value != before[key]}
+    assert changed == {"code_sha256", "seal"}
+
+
+def test_a_conversion_made_again_with_the_same_bytes_makes_nothing_else_stale(
+    settled: Project,
+) -> None:
+    with (settled.folder / "pipeline" / "stages" / "convert_mlx.py").open("a") as module:
+        module.write("# a comment\n")
+    again = settled.repro()
+    assert again.code == 0, again.output
+    assert sorted(again.ran) == sorted(
+        [*ALWAYS, "convert_mlx@base-4bit", "drift", "lineage", "report"]
+    )
 
 
 def test_a_changed_check_runs_no_model(settled: Project) -> None:
@@ -187,16 +270,17 @@ def test_a_worker_killed_halfway_is_one_cells_error_and_is_done_again(settled: P
 
 
 def _kill_worker(project: Project, name: str) -> None:
-    """SIGKILL the worker of a cell once it has answered something."""
+    """SIGKILL the worker of a cell once it, and its twin, have answered something."""
     until = time.monotonic() + 240
     job = f".driftline/jobs/{name}.json"
     journals = project.folder / ".driftline" / "journals"
     while time.monotonic() < until:
-        for path in journals.glob("*.jsonl"):
-            if path.stat().st_size:
-                for pid in _processes(job):
+        if running := _processes(job):
+            written = [path.stat().st_size for path in journals.glob("*.jsonl")]
+            if len(written) == 2 and all(written):
+                for pid in running:
                     os.kill(pid, signal.SIGKILL)
-                    return
+                return
         time.sleep(0.05)
     raise AssertionError("the worker never started")
 

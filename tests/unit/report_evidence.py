@@ -104,6 +104,7 @@ def distributions(kl: float, *, tail: float = 0.0) -> DistributionDrift:
             position=np.arange(rows) % 20,
             answer=np.ones(40, dtype=bool),
             lengths=np.array([20, 20]),
+            keys=np.array(["clauses/c-000", "clauses/c-001"]),
         )
     )
 

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from pipeline.counterfactual import fields, tensors
+from pipeline.facts import written
 
 Array = NDArray[np.float32]
 
@@ -60,9 +61,9 @@ class TestFields:
         assert not any(fields.is_text(name) for name in model)
 
     def test_a_long_value_is_kept_as_a_digest(self) -> None:
-        assert "sha256" in fields.written(list(range(1000)))
-        assert fields.written([1, 2]) == "[1,2]"
-        assert fields.written(list(range(1000))) != fields.written(list(range(1001)))
+        assert "sha256" in written(list(range(1000)))
+        assert written([1, 2]) == "[1,2]"
+        assert written(list(range(1000))) != written(list(range(1001)))
 
 
 class TestTensors:

@@ -22,13 +22,19 @@ def tree(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-FILES = {"config.json": b"{}", "model.safetensors": b"\x00\x01", "sub/a b.txt": b"", "Z": b"z"}
+FILES = {
+    "config.json": b"{}",
+    "model.safetensors": b"\x00\x01",
+    "sub/a b.txt": b"",
+    "Z": b"z",
+    "-r": b"r",
+}
 
 
 def test_coreutils_recompute_it(tmp_path: Path) -> None:
     tree(tmp_path, FILES)
     script = (
-        r"find . -type f | sed 's|^\./||' | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum"
+        r"find . -type f | sed 's|^\./||' | LC_ALL=C sort | xargs -d '\n' sha256sum -- | sha256sum"
     )
     done = subprocess.run(
         ["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True

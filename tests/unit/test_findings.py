@@ -53,6 +53,7 @@ def nats(kl: float, *, perplexity: float = 2.0, child: float = 2.0) -> Distribut
             position=np.arange(4),
             answer=np.ones(4, dtype=np.bool_),
             lengths=np.array([4]),
+            keys=np.array(["clauses/c-0"]),
         )
     )
 

@@ -316,6 +316,8 @@ def test_templates_are_packaged() -> None:
             "hop",
             "items",
             "lineage",
+            "machines",
+            "release",
             "stored",
             "text",
             "why",

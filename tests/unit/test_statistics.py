@@ -300,6 +300,7 @@ def samples(draw: st.DrawFn) -> RowSample:
         position=column(st.integers(0, 5000)),
         answer=np.ones(sum(lengths), dtype=bool),
         lengths=np.array(lengths),
+        keys=np.array([f"sql/{n}" for n in range(len(lengths))]),
     )
 
 
@@ -341,6 +342,28 @@ def test_turning_a_hop_around_turns_its_signs(sample: RowSample) -> None:
         assert math.log(ratio) == pytest.approx(there.ln_perplexity_ratio.value, abs=1e-9)
 
 
+@given(samples())
+@settings(max_examples=60, deadline=None)
+def test_sequences_have_the_divergence_of_the_whole_between_them(sample: RowSample) -> None:
+    each = statistics.per_sequence(sample)
+    assert [one.key for one in each] == sample.keys.tolist()
+    assert [one.rows for one in each] == sample.lengths.tolist()
+    mean = sum(one.rows * one.kl_mean for one in each) / len(sample.kl)
+    assert mean == pytest.approx(summarize(sample).kl_mean.value, rel=1e-12)
+    starts = np.cumsum(sample.lengths) - sample.lengths
+    for one, start in zip(each, starts.tolist(), strict=True):
+        own = sample.kl[start : start + one.rows]
+        assert one.kl_mean == pytest.approx(own.mean(), rel=1e-12)
+
+
+def test_rows_about_answers_keep_the_keys_of_their_sequences() -> None:
+    sample = rows([1, 2, 3, 4, 5, 6], [3, 1, 2])
+    answers = replace(sample, answer=np.array([0, 1, 1, 0, 0, 1], dtype=bool)).answers()
+    assert answers is not None
+    found = [(each.key, each.rows, each.kl_mean) for each in statistics.per_sequence(answers)]
+    assert found == [("sql/0", 2, 2.5), ("sql/2", 1, 6.0)]
+
+
 def rows(kl: Sequence[float], lengths: Sequence[int], **changes: Any) -> RowSample:
     """Given divergences, everything else the same in every row."""
     n = len(kl)
@@ -354,6 +377,7 @@ def rows(kl: Sequence[float], lengths: Sequence[int], **changes: Any) -> RowSamp
         position=np.arange(n),
         answer=np.ones(sum(lengths), dtype=bool),
         lengths=np.array(lengths),
+        keys=np.array([f"sql/{n}" for n in range(len(lengths))]),
     )
     return replace(base, **changes)
 

@@ -78,6 +78,7 @@ def nats(kl: float) -> DistributionDrift:
             position=np.arange(4),
             answer=np.ones(4, dtype=np.bool_),
             lengths=np.array([4]),
+            keys=np.array(["clauses/c-0"]),
         )
     )
 

@@ -1,0 +1,180 @@
+"""`reports/lineage.html`: the evidence as one file that needs nothing but a browser.
+
+The page loads nothing and runs nothing but its own script, which its Content-Security-Policy names
+by digest; with scripts off everything is still there. Every text that anybody could have written is
+escaped by the template and made visible by `text` or `escape.visible`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
+from markupsafe import Markup
+
+from pipeline.report import escape, figures, hops, views
+from pipeline.report.escape import Safe
+from pipeline.report.html import charts, graph_svg, text
+from pipeline.report.html.candidates import Partings
+from pipeline.report.html.changes import changed_items
+from pipeline.report.html.hops_html import hop_views
+from pipeline.report.html.items_html import Items
+from pipeline.report.html.matrix import MARKS, matrix
+from pipeline.report.html.names import Names
+from pipeline.report.html.verdict import Gate, verdict
+from pipeline.report.machines import machine_rows
+from pipeline.report.markdown import FORMATS, TEMPLATES
+from pipeline.report.model import ReportInput, ran
+from pipeline.report.settings import runtime_matrix
+from pipeline.schema.budget import Budget
+from pipeline.schema.text import SourceVocabulary
+
+HTML = TEMPLATES / "html"
+NAME = 300
+"""Characters shown of a name, a setting, a reason."""
+STATES: Mapping[str, str] = {
+    "correct": "correct",
+    "partial": "partial",
+    "wrong": "wrong",
+    "unparsed": "unparsed",
+    "truncated": "cut at a limit",
+    "errored": "no answer",
+    "unchecked": "no check",
+}
+"""Score states as the legend explains them."""
+
+
+def render(
+    evidence: ReportInput,
+    *,
+    vocabulary: SourceVocabulary | None = None,
+    partings: Partings | None = None,
+    gate: Sequence[Gate] | None = None,
+    baseline: Sequence[str] | None = None,
+    budgets: Sequence[Budget] = (),
+) -> str:
+    """The report as one HTML page.
+
+    Args:
+        evidence: everything that was measured.
+        vocabulary: what the source calls its tokens; without it prompts are shown as text.
+        partings: what was likely where answers part, of those that are shown in full.
+        gate: verdicts of the policy, each with what it is about; None where no policy is set.
+        baseline: what changed since the baseline release, a line each; None without a baseline.
+        budgets: what groups of stored tensors cost, of hops for which that was measured.
+
+    Returns:
+        The same text for the same arguments: no time, no host, no path.
+    """
+    style, script = _source("report.css"), _source("report.js")
+    changed = changed_items(evidence)
+    shown = [item for item in changed if item.full]
+    names = Names(evidence, tuple(item.key for item in shown))
+    items = Items(evidence, names, vocabulary, partings or {})
+    context = {
+        "style": style,
+        "script": script,
+        "policy": policy(style, script),
+        "names": names,
+        "verdict": verdict(evidence, gate),
+        "gate": gate,
+        "baseline": baseline,
+        "graph": graph_svg.drawing(evidence, names),
+        "matrix": matrix(evidence, changed, names),
+        "items": [items.view(item) for item in shown],
+        "unshown": [item for item in changed if not item.full],
+        "hops": hop_views(evidence, names, budgets),
+        "has_budget": bool(budgets),
+        "legend": [(MARKS[state], words) for state, words in STATES.items()],  # type: ignore[index]
+        **_facts(evidence),
+    }
+    return environment().get_template("page.html.jinja").render(context)
+
+
+def _facts(evidence: ReportInput) -> dict[str, Any]:
+    """What needs no view of its own here: the same as in the other reports."""
+    every = evidence.drift.hops
+    compared = [hop for hop in every if hop.compared]
+    measured = hops.measured(evidence)
+    return {
+        "cells": evidence.cells,
+        "states": views.states(evidence),
+        "compared": compared,
+        "n_hops": len(every),
+        "findings": hops.findings(evidence),
+        "n_prompts": len(evidence.prompts),
+        "tail": hops.tail(measured),
+        "cell_rows": hops.cell_rows(evidence),
+        "floors": hops.floor_rows(evidence),
+        "runtimes": runtime_matrix(evidence.cells),
+        "machines": machine_rows(evidence),
+        "artifacts": views.artifact_rows(evidence.artifacts),
+        "failed": [cell for cell in evidence.cells if not ran(cell)],
+        "partly": [hop for hop in every if hop.reason],
+        "unmeasured": [hop for hop in compared if hop.split is None],
+        "withheld": [row for row in measured if row.split.withheld],
+        "unchecked": views.unchecked(evidence),
+        "errored": views.errored(evidence),
+        "unstable": [cell for cell in evidence.cells if cell.floor and cell.floor.different],
+    }
+
+
+def policy(style: str, script: str) -> Safe:
+    """Nothing may be loaded, and nothing may run but this style and this script."""
+    return Safe(
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(source: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+@cache
+def _source(name: str) -> Markup:
+    """One of our own files as it goes into the page."""
+    found = (HTML / name).read_text(encoding="utf-8")
+    if "</" in found:
+        raise ValueError(f"{name}: an end tag would end it")
+    return Markup(found)  # noqa: S704  (it is our own, and has no end tag)
+
+
+@cache
+def environment() -> Environment:
+    """Templates that escape whatever they print, and print no bare figure."""
+    page = Environment(
+        loader=FileSystemLoader(HTML),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in FORMATS:
+        page.filters[name] = getattr(figures, name)
+    page.filters["human"] = graph_svg.human
+    page.filters["words"] = lambda value: text.shown(value, NAME)
+    page.filters["chance"] = charts.chance
+    page.filters["short"] = _short
+    return page
+
+
+def _visible(value: object) -> object:
+    """Jinja calls this on everything it prints, before it escapes it."""
+    if isinstance(value, Markup | Safe | int | Undefined):
+        return value
+    if isinstance(value, str):
+        return escape.visible(value, NAME)
+    raise TypeError(f"the template prints a {type(value).__name__} that no filter made text")
+
+
+def _short(cell: str) -> str:
+    """A cell's id without what is the same for neighbours: `mlx/audit/4bit` → `mlx 4bit`."""
+    parts = cell.split("/")
+    return f"{parts[0]} {parts[-1]}" if len(parts) == 3 else cell

@@ -1,0 +1,176 @@
+"""The verdict and why: the sentences a reviewer reads first, each with a place and an example."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.report import hops
+from pipeline.report.html.changes import Change, changes, components, is_change, of_hop
+from pipeline.report.model import ReportInput, ran
+from pipeline.schema.hops import Component, Finding, HopDrift
+
+OTHERS = 4
+"""Further hops and findings that are named at the top."""
+Tone = Literal["bad", "odd", "good"]
+Gate = tuple[str, str]
+"""A verdict (`pass`, `fail`, `error`, …) and what it is about."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One hop, why it drifts, and one item to look at.
+
+    `finding` is what is not as it should be there, None where it is drift without a fault.
+    """
+
+    hop: HopDrift
+    components: tuple[Component, ...]
+    finding: Finding | None
+    example: str
+    change: Change | None
+
+    @property
+    def sentence(self) -> str:
+        """What drift says about it."""
+        return self.finding.message if self.finding else self.hop.summary
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What it comes to, and the reasons, the first of which is the one to know."""
+
+    tone: Tone
+    headline: str
+    reasons: tuple[Reason, ...]
+    more: int
+    loose: tuple[Finding, ...]
+    """Findings that blame no hop and no component."""
+
+
+def verdict(evidence: ReportInput, gate: Sequence[Gate] | None) -> Verdict:
+    """From what others found: it counts, and picks what comes first."""
+    found = reasons(evidence)
+    named = {id(reason.finding) for reason in found}
+    blaming = {reason.hop.hop.name for reason in found}
+    return Verdict(
+        tone=_tone(evidence, gate),
+        headline=_headline(evidence, gate),
+        reasons=found[: 1 + OTHERS],
+        more=len(found[1 + OTHERS :]),
+        loose=tuple(
+            each
+            for each in hops.findings(evidence)
+            if id(each) not in named and each.where not in blaming
+        ),
+    )
+
+
+def reasons(evidence: ReportInput) -> tuple[Reason, ...]:
+    """Hops with a finding that blames a component, then others that changed answers; worst first.
+
+    A fault comes before ordinary drift, however little it cost: a 2-bit file is not the original.
+    """
+    every = changes(evidence)
+    found = [
+        _reason(evidence, each, finding, every)
+        for each, finding in _blamed(evidence)
+    ]
+    known = {reason.hop.hop.name for reason in found}
+    for hop in hops.ranked(evidence.drift.hops):
+        if hop.hop.name not in known and any(is_change(hop, item) for item in hop.items):
+            found.append(_reason(evidence, hop, None, every))
+    return tuple(found)
+
+
+def _blamed(evidence: ReportInput) -> list[tuple[HopDrift, Finding]]:
+    """Per hop the first finding with a component, one with examples if there is any."""
+    by_hop: dict[str, Finding] = {}
+    for finding in hops.findings(evidence):
+        if finding.component and finding.where in evidence.hops_by_name:
+            first = by_hop.setdefault(finding.where, finding)
+            if finding.items and not first.items:
+                by_hop[finding.where] = finding
+    return [(evidence.hops_by_name[name], finding) for name, finding in by_hop.items()]
+
+
+def _reason(
+    evidence: ReportInput, hop: HopDrift, finding: Finding | None, every: Sequence[Change]
+) -> Reason:
+    at = evidence.drift.hops.index(hop)
+    own = of_hop(every, at)
+    by_key = {change.item.key: change for change in own}
+    keys = [key for key in (finding.items if finding else ()) if key in evidence.prompts]
+    telling = [key for key in keys if key in by_key] or keys or list(by_key) or _furthest(hop)
+    example = telling[0] if telling else ""
+    blamed = (finding.component,) if finding and finding.component else ()
+    return Reason(
+        hop=hop,
+        components=blamed or components(hop, evidence.drift.findings),
+        finding=finding,
+        example=example,
+        change=by_key.get(example),
+    )
+
+
+def _furthest(hop: HopDrift) -> list[str]:
+    """The prompt whose distributions moved most, where no answer changed."""
+    sequences = hop.split.sequences if hop.split else ()
+    return [max(sequences, key=lambda each: each.kl_mean).key] if sequences else []
+
+
+def _headline(evidence: ReportInput, gate: Sequence[Gate] | None) -> str:
+    words = _outcome(evidence)
+    failed = [cell for cell in evidence.cells if not ran(cell)]
+    if failed:
+        words += f" {len(failed)} of {len(evidence.cells)} cells did not run."
+    if gate:
+        return f"Gate: {worst_of(gate)}. {words}"
+    return words
+
+
+def _outcome(evidence: ReportInput) -> str:
+    compared = [hop for hop in evidence.drift.hops if hop.compared]
+    if not compared:
+        return "No hop could be compared."
+    worse = [hop for hop in compared if hop.worse]
+    if worse:
+        count = sum(len(hop.worse) for hop in worse)
+        return f"{_answers(count)} became worse, over {len(worse)} of {_hops(len(compared))}."
+    parted = [hop for hop in compared if any(is_change(hop, item) for item in hop.items)]
+    faults = len(evidence.drift.findings)
+    if parted:
+        count = sum(is_change(hop, item) for hop in parted for item in hop.items)
+        words = f"No verdict became worse; {_answers(count)} changed, over {len(parted)} of "
+        return f"{words}{_hops(len(compared))}."
+    if faults:
+        one = "one thing is" if faults == 1 else f"{faults} things are"
+        return f"No answer changed, but {one} not as it should be."
+    return f"No answer changed over the {_hops(len(compared))} that were compared."
+
+
+def _answers(count: int) -> str:
+    return "1 answer" if count == 1 else f"{count:,} answers"
+
+
+def _hops(count: int) -> str:
+    return "1 hop" if count == 1 else f"{count} hops"
+
+
+def worst_of(gate: Sequence[Gate]) -> str:
+    """The verdict that decides."""
+    order = ("refused", "error", "fail", "unstable", "skipped", "pass")
+    said = {verdict for verdict, _ in gate}
+    return next((word for word in order if word in said), next(iter(sorted(said)), "pass"))
+
+
+def _tone(evidence: ReportInput, gate: Sequence[Gate] | None) -> Tone:
+    if gate:
+        return {"pass": "good", "skipped": "odd"}.get(worst_of(gate), "bad")  # type: ignore[return-value]
+    blamed = any(finding.component for finding in evidence.drift.findings)
+    if blamed or any(hop.worse for hop in evidence.drift.hops):
+        return "bad"
+    every = evidence.drift.hops
+    odd = any(not hop.compared or any(is_change(hop, i) for i in hop.items) for hop in every)
+    return "odd" if odd or evidence.drift.findings or not every else "good"
