@@ -27,7 +27,9 @@ from pydantic import JsonValue
 
 from pipeline import digest, history
 from pipeline.audit import verify as audits
+from pipeline.audit.hashes import folder_md5
 from pipeline.lineage import chain
+from pipeline.lineage.comparison import compare
 from pipeline.schema.artifacts import (
     ArtifactRecord,
     Census,
@@ -67,6 +69,7 @@ class Evidence:
         """Generate evidence of `artifacts` artifacts and `CELLS_EACH` cells each."""
         self.files: dict[str, bytes] = {}
         self._changed = changed
+        self._lock = ["schema: '2.0'\nstages:\n"]
         self._hops: list[HopEvidence] = []
         self._environment = digest.sha256_text(ENVIRONMENT)
         self.files[f"environments/{self._environment}.json"] = ENVIRONMENT.encode()
@@ -77,6 +80,23 @@ class Evidence:
             for n in range(ITEMS)
         )
         self.files["index.json"] = self._index()
+        for name in ("prompts", "evalset", "grades", "drift"):
+            self._stage(name, name)
+        keys = {path: _md5(data) for path, data in self.files.items()}
+        size = sum(map(len, self.files.values()))
+        self._lock.append(_out("lineage", "reports/lineage", folder_md5(keys), size, len(keys)))
+        self.files = {f"{history.FOLDER}/{path}": data for path, data in self.files.items()}
+        self.files["dvc.lock"] = "".join(self._lock).encode()
+
+    def _stage(self, name: str, out: str, *read: str) -> None:
+        """An entry of dvc.lock: one stage, one folder, what it read."""
+        made = _out(name, f"artifacts/{out}", f"{_md5(out.encode())}.dir", 9000, 2)
+        deps = "".join(
+            f"    - path: artifacts/{each}\n      hash: md5\n      md5: {_md5(each.encode())}.dir\n"
+            "      size: 9000\n      nfiles: 2\n"
+            for each in read
+        )
+        self._lock.append(made + (f"    deps:\n{deps}" if deps else ""))
 
     def _family(self, number: int) -> None:
         salt = "again" if self._changed and number % CHANGED_EVERY == 0 else ""
@@ -147,6 +167,8 @@ class Evidence:
                 ),
             )
         )
+        self._stage(f"make-{name}", name, *(each.name for each in parents))
+        self._stage(f"record-{name}", f"records/{name}")
         self.files[f"artifacts/{name}/record.json"] = _dump(record)
         self.files[f"artifacts/{name}/tensors.jsonl"] = tensors
         return record
@@ -184,6 +206,7 @@ class Evidence:
                 settings=SETTINGS,
             )
         )
+        self._stage(f"score-{name}", f"cells/{name}", artifact.name)
         self.files[f"cells/{name}/cell.json"] = _dump(record)
         self.files[f"cells/{name}/items.jsonl"] = self._lines(
             ItemEvidence(
@@ -271,6 +294,18 @@ def _sha(*parts: object) -> str:
     return digest.sha256_text("/".join(map(str, parts)))
 
 
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def _out(stage: str, path: str, md5: str, size: int, nfiles: int) -> str:
+    return (
+        f"  {stage}:\n    cmd: make\n    outs:\n    - path: {path}\n      hash: md5\n"
+        f"      md5: {md5}{'' if md5.endswith('.dir') else '.dir'}\n"
+        f"      size: {size}\n      nfiles: {nfiles}\n"
+    )
+
+
 def _dump(value: Sealed) -> bytes:
     data = json.dumps(value.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, indent=1)
     return f"{data}\n".encode()
@@ -280,7 +315,7 @@ def _dump(value: Sealed) -> bytes:
 
 
 def commit(files: dict[str, bytes], message: str) -> None:
-    """Commit `files` under reports/lineage with git fast-import: no loose objects."""
+    """Commit `files` with git fast-import: no loose objects."""
     process = subprocess.Popen(["git", "fast-import", "--quiet"], stdin=subprocess.PIPE)
     if process.stdin is None:
         raise ValueError("git fast-import was started without a pipe")
@@ -289,7 +324,7 @@ def commit(files: dict[str, bytes], message: str) -> None:
     if message != "one":
         process.stdin.write(b"from refs/heads/main^0\n")
     for path, data in files.items():
-        process.stdin.write(f"M 100644 inline reports/lineage/{path}\n".encode())
+        process.stdin.write(f"M 100644 inline {path}\n".encode())
         process.stdin.write(f"data {len(data)}\n".encode() + data + b"\n")
     process.stdin.close()
     if process.wait():
@@ -323,15 +358,17 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def measure(artifacts: int) -> dict[str, float]:
     """Seconds of each kind of question over `artifacts` artifacts."""
-    from pipeline.audit import compare
-
     seconds = {}
     with repository(artifacts):
         seconds["verify"], audit = timed(audits.verify)
         if audit.problems:
-            raise RuntimeError(audit.problems[0].text)
-        seconds["compare"], report = timed(lambda: compare.compare("main~1", "main"))
-        print(f"  compare: {len(report.inputs)} inputs changed")
+            raise RuntimeError(str(audit.problems[0]))
+        seconds["compare"], report = timed(
+            lambda: compare(history.at("main~1"), history.at("main"))
+        )
+        print(
+            f"  compare: {len(report.inputs)} inputs changed, {len(report.cells)} cells with them"
+        )
         seconds["read evidence"], evidence = timed(lambda: history.at("main"))
         some = [f"checkpoints/a{n}" for n in range(0, artifacts // FAMILY, 7)]
         took, _ = timed(lambda: [chain.descendants(evidence, name) for name in some[:20]])

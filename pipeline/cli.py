@@ -16,6 +16,7 @@ from pipeline.commands.compare import compare, same
 from pipeline.commands.gate import bless, gate
 from pipeline.commands.imports import import_cells
 from pipeline.commands.release import release
+from pipeline.commands.show import show
 from pipeline.commands.verify import verify
 
 
@@ -56,7 +57,7 @@ def run(force: bool, only: tuple[str, ...]) -> None:
     done = subprocess.run(command, env={**os.environ, "PATH": path}, check=False)
     if done.returncode:
         sys.exit(check.exit_code_of_failed_run())
-    click.echo("report: reports/lineage.md   one item: driftline explain EVALSET/ITEM")
+    click.echo("report: reports/lineage.html   one item: driftline explain EVALSET/ITEM")
 
 
 @main.command()
@@ -172,6 +173,7 @@ main.add_command(gate)
 main.add_command(import_cells)
 main.add_command(release)
 main.add_command(same)
+main.add_command(show)
 main.add_command(verify)
 
 if __name__ == "__main__":

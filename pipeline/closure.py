@@ -69,7 +69,8 @@ def closure(*modules: str) -> list[Path]:
             found.add(path)
             waiting += imported(path)
     if PACKAGE / "report" / "markdown.py" in found:
-        found.update((PACKAGE / "report" / "templates").iterdir())
+        templates = (PACKAGE / "report" / "templates").rglob("*")
+        found.update(path for path in templates if path.is_file())
     return sorted(found)
 
 

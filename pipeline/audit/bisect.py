@@ -8,7 +8,6 @@ there. Nothing else of the project is written: neither its files, nor dvc.lock, 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import shutil
@@ -140,12 +139,8 @@ def ask(
             remedy=f"driftline compare {good} {bad}   (what differs at all)",
         )
     targets, hop = _moved(before, after, only_cells, only_items, by)
-    notes = (
-        *_stale(before),
-        *_stale(after),
-        *_graders(before.evidence, after.evidence, targets),
-        *(installed := tuple(_installed(before, after, targets, hop))),
-    )
+    stale = (*_stale(before), *_stale(after))
+    other = tuple(_installed(before, after, targets, hop))
     return Question(
         before,
         after,
@@ -153,8 +148,8 @@ def ask(
         targets,
         hop,
         untestable,
-        notes,
-        same_here=not untestable and not installed and not _stale(before) and not _stale(after),
+        notes=(*stale, *_graders(before.evidence, after.evidence, targets), *other),
+        same_here=not (untestable or stale or other),
     )
 
 
@@ -450,7 +445,7 @@ def _measured(
     question: Question, project: Params
 ) -> tuple[frozenset[tuple[str, str]] | None, float | None, bool]:
     """Wrong targets or the hop's mean KL, and whether that is bad, in the current folder."""
-    scored = {cell: _scored(project, cell, whole=bool(question.hop)) for cell in question.cells}
+    scored = {cell: _scored(cell, whole=bool(question.hop)) for cell in question.cells}
     if question.hop:
         kl = _mean_kl(project, question.hop, scored)
         return None, kl, question.hop.nearer_bad(kl)
@@ -467,7 +462,7 @@ def _measured(
     return frozenset(wrong), None, 2 * len(wrong) >= len(question.targets)
 
 
-def _scored(project: Params, cell: str, *, whole: bool) -> CellRecord:
+def _scored(cell: str, *, whole: bool) -> CellRecord:
     """A cell's record, its files checked; distributions only if `whole`."""
     folder = cells.CELLS / cell
     record = records.load_sealed(CellRecord, folder / records.CELL)
@@ -746,7 +741,6 @@ def _clear_left_over() -> None:
             _remove(home.absolute())
 
 
-@functools.cache
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

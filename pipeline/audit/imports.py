@@ -350,13 +350,16 @@ def _bring(repo: Any, candidate: _Candidate) -> Verdict:
     record = candidate.record
     home = imports.folder_of(record.cell)
     known = imports.read(record.cell)
-    origin = f"{record.made_at} ({record.machine.label}), from {record.revision[:12]}"
+    label = record.machine.label
+    place = label if record.made_at == label else f"{record.made_at} ({label})"
+    origin = f"{place}, from {record.revision[:12]}"
     lines = (origin, *(f"note: {note}" for note in record.notes))
     if known is not None and known == record and (home / imports.CELL).is_dir():
         return Verdict(record.cell, "known", lines)
     target = home / imports.CELL
     with new_directory(target) as folder:
         shutil.copytree(candidate.folder, folder, dirs_exist_ok=True)
+    repo.scm_context.quiet = True  # what to do next is said once, at the end
     try:
         repo.add([target.as_posix()])
     except DvcException as error:

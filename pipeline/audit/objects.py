@@ -78,6 +78,7 @@ class Store:
         """Look at DVC's `store`, which messages call `place`; `local` if its paths are files."""
         self._store, self.place, self.local = store, place, local
         self._known: dict[str, str | None] = {}
+        self._listed: dict[str, dict[str, str]] = {}
 
     def path(self, oid: str) -> str:
         """Where an object lies."""
@@ -106,8 +107,11 @@ class Store:
         """Objects by path inside the folder a `.dir` object lists; empty where it is not whole."""
         if not oid.endswith(".dir") or not self.whole(oid):
             return {}
-        with self._store.fs.open(self._store.oid_to_path(oid), "rb") as file:
-            return {each["relpath"]: each["md5"] for each in json.load(file)}
+        if oid not in self._listed:
+            with self._store.fs.open(self._store.oid_to_path(oid), "rb") as file:
+                listed = json.load(file)
+            self._listed[oid] = {each["relpath"]: each["md5"] for each in listed}
+        return self._listed[oid]
 
     def objects(self, entry: Entry) -> list[str]:
         """Every object of an out, as far as it is listed."""
@@ -167,7 +171,7 @@ def check_remote(repo: Any, name: str, stores: Stores, lock: Lock, audit: Audit,
     Raises:
         ToolError: it cannot be reached.
     """
-    place, absent = f"{REMOTE} {name}", 0
+    place, absent = f"{REMOTE} {name}", []
     remote = repo.cloud.get_remote_odb(name)
     store = Store(remote, place, local=getattr(remote.fs, "protocol", "") == "local")
     stores.remotes[name] = store
@@ -176,34 +180,53 @@ def check_remote(repo: Any, name: str, stores: Stores, lock: Lock, audit: Audit,
         for oid in sorted(owners):
             say(oid)
             if store.md5(oid) is None:
-                absent += 1
+                absent.append(oid)
                 continue
             audit.count(place)
             if store.broken(oid):
                 audit.problems.append(_corrupt(store, oid, owners, lock))
+        halves = {
+            oid
+            for entry in lock.outs.values()
+            for oid in store.listing(entry.md5).values()
+            if store.md5(oid) is None
+        }
     except Exception as error:  # every kind of remote raises its own
         del stores.remotes[name]
         said = " ".join(str(error).split())[:300] or type(error).__name__
         raise ToolError(
             f"remote {name} cannot be read: {said}", remedy=f"dvc status -c -r {name}"
         ) from None
-    if absent:
+    audit.problems += [_lost(store, oid, owners, lock) for oid in sorted(halves)]
+    if absent and len(absent) == len(owners):
         audit.notes.append(
-            f"{absent} of {len(owners)} objects of this commit are not in remote {name}: "
+            f"remote {name} has none of the {len(absent)} objects of this commit, or does not answer: "
+            f"dvc status -c -r {name}"
+        )
+    elif len(absent) > len(halves):
+        audit.notes.append(
+            f"{len(absent) - len(halves)} of {len(owners)} objects of this commit are not in remote {name}: "
             f"dvc push -r {name}"
         )
 
 
 def _corrupt(store: Store, oid: str, owners: Owners, lock: Lock) -> Problem:
-    named = owners.get(oid, [])
-    wanted = oid.removesuffix(".dir")
-    detail = f"md5 {store.md5(oid)}, its name says {wanted}; "
+    said = f"md5 {store.md5(oid)}, its name says {oid.removesuffix('.dir')}"
+    return _problem(store, oid, "changed", said, owners.get(oid, []), lock)
+
+
+def _lost(store: Store, oid: str, owners: Owners, lock: Lock) -> Problem:
+    """A folder without one of its files: `dvc pull` fails on it, `dvc push` does not see it."""
+    said = "a listing that names it is there"
+    return _problem(store, oid, "missing", said, owners.get(oid, []), lock)
+
+
+def _problem(store: Store, oid: str, what: str, said: str, named: list[str], lock: Lock) -> Problem:
     more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
-    detail += f"it is {', '.join(named[:SHOWN])}{more}" if named else "this commit does not use it"
+    owned = f"it is {', '.join(named[:SHOWN])}{more}" if named else "this commit does not use it"
     out = lock.out_of(named[0]) if named else ""
-    return Problem(
-        store.place, store.path(oid), "changed", detail, lock.maker(out), out=out, oid=oid
-    )
+    path = store.path(oid)
+    return Problem(store.place, path, what, f"{said}; {owned}", lock.maker(out), out=out, oid=oid)
 
 
 def _shown(path: Path) -> str:

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from pipeline.audit import signatures
 from pipeline.digest import sha256_text
 from pipeline.errors import DriftlineError, InputError, RefusedError, ToolError
 from pipeline.files import new_directory, write_text
+from pipeline.gate import blessings, evaluation, policy
 from pipeline.history import RELEASES, GitTree
 from pipeline.lineage import bom, cards, evidence, release, statements
 from pipeline.lineage.evidence import Evidence
 from pipeline.report import release as page
+from pipeline.schema.gate import Blessing, GateReport
 from pipeline.schema.release import ReleaseRecord
 from pipeline.schema.values import canonical, canonical_json
 
@@ -73,7 +76,9 @@ def make(name: str, *, force: bool = False) -> Made:
     found = evidence.read(GitTree(commit, "HEAD"))
     _refuse_other_params(commit, found)
     _refuse_other_evalsets(commit, found)
-    record = release.release(name, commit, found, hashlib.sha256(lock).hexdigest())
+    record = release.release(
+        name, commit, found, hashlib.sha256(lock).hexdigest(), _gate(commit, found)
+    )
     texts = contents(record, found)
     paths = tuple(f"{RELEASES.as_posix()}/{path}" for path in texts)
     different = _differences(name, texts)
@@ -82,6 +87,20 @@ def make(name: str, *, force: bool = False) -> Made:
     if not force:
         _refuse_to_replace(record, different)
     return Made(record, paths, written=True, unsigned=_write(name, texts))
+
+
+def _gate(commit: str, found: Evidence) -> GateReport:
+    """HEAD's evidence against its policy and blessings, as of its own date.
+
+    A blessing expires; whether one had when the commit was made is a fact of the commit.
+    """
+    project = params.parse(_yaml(commit, "params.yaml"), where="HEAD:params.yaml")
+    path = blessings.FILE.as_posix()
+    given: tuple[Blessing, ...] = ()
+    if history.git("ls-tree", "--name-only", commit, "--", path):
+        given = blessings.parse(_yaml(commit, path), where=f"HEAD:{path}")
+    today = date.fromisoformat(history.git("show", "-s", "--format=%cs", commit))
+    return evaluation.evaluate(policy.policy(project), found, given, today=today)
 
 
 def contents(record: ReleaseRecord, found: Evidence) -> Texts:
@@ -124,12 +143,15 @@ def _refuse_uncommitted() -> None:
     Raises:
         RefusedError: files that HEAD does not have, or has otherwise, are named.
     """
-    lines = [f"{what:8} {path}" for what, path in _uncommitted()]
-    if lines:
+    found = tuple(_uncommitted())
+    if found:
+        lines = [f"{what:8} {path}" for what, path in found]
+        accepted = blessings.FILE.as_posix()
+        paths = (*WATCHED, *(path for _, path in found if path == accepted))
         raise RefusedError(
             f"the working tree is not HEAD, and a release is of HEAD:\n  {_shown(lines)}",
-            remedy=f"git add {' '.join(WATCHED)} && git commit   (or take HEAD's: "
-            f"git checkout HEAD -- {' '.join(WATCHED)})",
+            remedy=f"git add {' '.join(paths)} && git commit   (or take HEAD's: "
+            f"git checkout HEAD -- {' '.join(paths)})",
         )
 
 
@@ -138,7 +160,7 @@ def _uncommitted() -> Iterator[tuple[str, str]]:
     prefix = history.git("rev-parse", "--show-prefix")
     told = history.git(
         *("--no-optional-locks", "status", "--porcelain", "-z"),
-        *("--untracked-files=all", "--no-renames", "--", *WATCHED),
+        *("--untracked-files=all", "--no-renames", "--", *WATCHED, blessings.FILE.as_posix()),
     )
     for line in told.split("\0"):
         if line:

@@ -198,7 +198,7 @@ class Remedies:
         for entry in self.lock.outs.values():
             if problem.oid in self.stores.listing(entry).values():
                 gone.append(entry.md5)
-        paths = [store.path(oid) for oid in dict.fromkeys(gone)]
+        paths = [store.path(oid) for oid in dict.fromkeys(gone) if store.md5(oid) is not None]
         remove = (
             f"rm -f {' '.join(map(shlex.quote, paths))}" if store.local else _remover(name, paths)
         )

@@ -121,8 +121,8 @@ class _Run:
         try:
             self.lock = locks.read()
         except RefusedError as error:
-            remedy = error.remedy if self.head else "rm -f dvc.lock && dvc repro"
             path, _, detail = error.message.partition(": ")
+            remedy = error.remedy if self.head else f"rm -f {path} && dvc repro"
             self.audit.problems.append(Problem(LOCK, path, "broken", detail, remedy=remedy))
             self.lock = self.head or Lock()
         self.audit.count(LOCK, len(self.lock.deps))

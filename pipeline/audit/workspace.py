@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,6 +70,10 @@ class Walk:
     _stale: set[str] = field(default_factory=set)
     _lock_problems: list[Problem] = field(default_factory=list)
 
+    @cached_property
+    def _index(self) -> dict[str, FileDigest]:
+        return {row.path: row for row in self.evidence.index.files}
+
     def run(self) -> None:
         """Check every artifact, cell and folder that is here; see `problems`."""
         for name in self._named(lineage.ARTIFACTS, lineage.RECORD):
@@ -111,10 +116,9 @@ class Walk:
     def _named(self, kind: str, record: str) -> list[str]:
         """Artifacts or cells in the evidence, by name."""
         start, end = f"{kind}/", f"/{record}"
-        listed = (row.path for row in self.evidence.index.files)
         return [
             path[len(start) : -len(end)]
-            for path in listed
+            for path in self._index
             if path.startswith(start) and path.endswith(end)
         ]
 
@@ -155,9 +159,9 @@ class Walk:
 
     def _row(self, path: str, name: str) -> Iterator[FileDigest]:
         """What a stage's own copy of an evidence file has to be."""
-        for row in self.evidence.index.files:
-            if row.path == path:
-                yield FileDigest(path=name, size=row.size, sha256=row.sha256)
+        row = self._index.get(path)
+        if row is not None:
+            yield row.model_copy(update={"path": name})
 
     def _trusted(self, kind: type[S], record: S | None, place: str, copy: Path) -> S | None:
         """A record as the evidence has it; where that is doubted, the copy its stage kept."""

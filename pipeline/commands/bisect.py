@@ -167,12 +167,15 @@ def _verdict(answer: Answer) -> Iterator[str]:
 
 
 def _nobody(answer: Answer) -> Iterator[str]:
-    question = answer.question
-    side = question.good if answer.found.differs == "good" else question.bad
-    names = [group.name for group in question.groups]
-    mix = frozenset() if side is question.good else frozenset(names)
-    said = _measure(question, answer.wrong(mix), answer.kl(mix))
-    yield f"{side.name}, run here, is not {answer.found.differs}: {said}"
+    question, failed = answer.question, answer.found.failed
+    if failed == "unresolved":
+        yield f"no mix could be run: {answer.runs[-1].problem}"
+        return
+    side = question.good if failed == "good" else question.bad
+    mix = frozenset() if failed == "good" else frozenset(group.name for group in question.groups)
+    said = next((run.problem for run in answer.runs if run.mix == mix), "")
+    said = said or _measure(question, answer.wrong(mix), answer.kl(mix))
+    yield f"{side.name}, run here, is not {failed}: {said}"
     if question.untestable:
         yield f"that leaves what cannot be swapped: {'; '.join(question.untestable)}"
     else:
@@ -279,7 +282,7 @@ def _data(answer: Answer) -> dict[str, Any]:
             }
             for guilty in answer.found.guilty
         ],
-        "end_not_reproduced": answer.found.differs or None,
+        "failed": answer.found.failed or None,
     }
 
 

@@ -15,7 +15,6 @@ from pipeline.commands.common import clean
 if TYPE_CHECKING:
     from pipeline.schema.gate import Blessing, GateReport, GateVerdict
 
-BLESSINGS = Path("blessings.yaml")
 LASTS = timedelta(days=90)
 SHOWN = 10
 """Items named in a line, at most."""
@@ -80,11 +79,11 @@ def bless(reason_id: str, reason: str, expires: Any) -> None:
     made = blessings.bless(
         report, reason_id, reason=reason, by=_name(), accepted=head, expires=until
     )
-    others = [each for each in _blessings(_here(BLESSINGS)) if each.id != reason_id]
+    others = [each for each in _blessings(_here(blessings.FILE)) if each.id != reason_id]
     _write([*others, *made])
     for each in made:
         click.echo(f"accepted until {each.expires} by {visible(each.by)}: {visible(each.fact)}")
-    click.echo(f"next: git add {BLESSINGS} && git commit")
+    click.echo(f"next: git add {blessings.FILE} && git commit")
 
 
 # -------------------------------------------------------------------------------- what is judged
@@ -94,13 +93,14 @@ def _judged(revision: str | None) -> GateReport:
     """The report on the working tree, or on a commit with its own policy and blessings."""
     from pipeline import history, params
     from pipeline.gate import evaluation, policy
+    from pipeline.gate.blessings import FILE
 
     if revision is None:
-        project, accepted = params.read(), _blessings(_here(BLESSINGS))
+        project, accepted = params.read(), _blessings(_here(FILE))
     else:
         commit = history.commit_of(revision)
         project = _project(revision, _there(commit, params.PARAMS_FILE))
-        accepted = _blessings(_there(commit, BLESSINGS), f"{revision}:")
+        accepted = _blessings(_there(commit, FILE), f"{revision}:")
     found = history.at(revision)
     evaluation.check_made_with(project, found)
     return evaluation.evaluate(policy.policy(project), found, accepted, today=date.today())
@@ -116,7 +116,7 @@ def _project(revision: str, text: str | None) -> Any:
 def _blessings(text: str | None, where: str = "") -> tuple[Blessing, ...]:
     from pipeline.gate import blessings
 
-    where += BLESSINGS.as_posix()
+    where += blessings.FILE.as_posix()
     return blessings.parse(_yaml(text, where), where=where)
 
 
@@ -178,13 +178,14 @@ def _write(entries: list[Blessing]) -> None:
     import yaml
 
     from pipeline.files import write_text
+    from pipeline.gate.blessings import FILE
 
     rows = [each.model_dump(exclude_defaults=True) for each in entries]
     for row in rows:
         if "items" in row:
             row["items"] = list(row["items"])
     text = yaml.safe_dump(rows, sort_keys=False, allow_unicode=True, width=100)
-    write_text(BLESSINGS, HEADER + text)
+    write_text(FILE, HEADER + text)
 
 
 # ----------------------------------------------------------------------------------------- lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date
 from decimal import ROUND_CEILING, Decimal
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,6 +14,8 @@ from pipeline import params
 from pipeline.errors import InputError, did_you_mean
 from pipeline.schema.gate import Blessing, BlessingUse, GateReport, GateVerdict, Verdict
 
+FILE = Path("blessings.yaml")
+"""In git, at the project's top."""
 BLESSABLE: tuple[Verdict, ...] = ("fail", "undecided")
 _ENTRIES = TypeAdapter(tuple[Blessing, ...])
 

@@ -20,7 +20,7 @@ ROWS_FOR_P99 = 299
 
 def counted(hop: HopFacts, scope: Scope, limits: Mapping[str, Limit]) -> Iterator[GateVerdict]:
     """Every check of some items of a hop but those of scores."""
-    items = len(hop.within(hop.scores, scope))
+    items = len(hop.within(hop.changes, scope))
     is_scored = scope == ALL or bool(hop.within(hop.right, scope))
     if "min_items" in limits or (is_scored and not items):
         yield _number(hop, scope, items, limits.get("min_items"))

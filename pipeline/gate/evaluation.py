@@ -216,7 +216,7 @@ class _Gate:
         """Whether a cell is there, whole and stable; or why that need not be."""
         record = self.evidence.cells.get(name)
         verdict, said = _outcome(record)
-        look = self._again(name)
+        look = "" if verdict == "pass" else self._again(name)
         if record is not None and verdict == "skipped":
             look = record.outcome.remedy or look
         if self._is_experimental(name):
@@ -233,7 +233,7 @@ class _Gate:
             verdict,
             said,
             keys=tuple(sorted(unstable(record))),
-            look="" if verdict == "pass" else look,
+            look=look,
         )
 
     def _again(self, name: str) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from pipeline.drift.hops import flip
 from pipeline.gate.margins import Pairs
 from pipeline.gate.policy import Scope
 from pipeline.lineage.evidence import Evidence
@@ -20,15 +21,16 @@ RAN = ("ok", "unstable")
 class HopFacts:
     """One hop with its items: those asked, and of those that both ends repeat what they scored.
 
-    `scores` are before and after, of items with a score at both ends; `right` says of each with a
-    score in the child whether it is right; `kl` has mean KL in nats and rows of each forced
-    sequence; `floor` the mean KL of the child's second pass from its first, and a bound of its
-    99th percentile.
+    `changes` are points in [-1, 1] of the items with a score at both ends: 1 for a verdict that
+    flipped, whatever part of the score is left of it, and the change of the score for any other.
+    `right` says of each with a score in the child whether it is right; `kl` has mean KL in nats and
+    rows of each forced sequence; `floor` the mean KL of the child's second pass from its first, and
+    a bound of its 99th percentile.
     """
 
     evidence: HopEvidence
     asked: tuple[str, ...]
-    scores: Mapping[str, tuple[float, float]]
+    changes: Mapping[str, float]
     right: Mapping[str, bool]
     kl: Mapping[str, tuple[float, int]]
     floor: tuple[float, float]
@@ -55,11 +57,11 @@ class HopFacts:
 
     def pairs(self, scope: Scope) -> Pairs:
         """Points lost and gained."""
-        return Pairs.of(self.scores[key] for key in self.within(self.scores, scope))
+        return Pairs.of(self.changes[key] for key in self.within(self.changes, scope))
 
     def changed(self, scope: Scope, *, better: bool) -> tuple[str, ...]:
         """Items that gained (or lost) points, most first."""
-        change = {key: after - before for key, (before, after) in self.scores.items()}
+        change = self.changes
         keys = [k for k in self.within(change, scope) if change[k] and (change[k] > 0) == better]
         return tuple(sorted(keys, key=lambda key: (-abs(change[key]), key)))
 
@@ -102,19 +104,29 @@ def hop_facts(
     cells = evidence.cells
     shaky = unstable(cells.get(hop.hop.parent)) | unstable(cells.get(hop.hop.child))
     asked = tuple(key for key, item in after.items() if item.state is not None)
-    scored = {
-        key: score for key in asked if key not in shaky and (score := after[key].score) is not None
-    }
-    old = {key: before[key].score for key in scored if hop.compared and key in before}
+    kept = [key for key in asked if key not in shaky and after[key].score is not None]
+    both = [key for key in kept if hop.compared and key in before]
     return HopFacts(
         evidence=hop,
         asked=asked,
-        scores={key: (was, scored[key]) for key, was in old.items() if was is not None},
-        right={key: after[key].state == "correct" for key in scored},
+        changes={
+            key: change for key in both if (change := _change(before[key], after[key])) is not None
+        },
+        right={key: after[key].state == "correct" for key in kept},
         kl={key: (item.kl, item.rows) for key, item in after.items() if item.kl is not None},
         floor=_floor(evidence, hop.hop),
         tags=tags,
     )
+
+
+def _change(before: ItemEvidence, after: ItemEvidence) -> float | None:
+    """Points gained; None where an end has no score."""
+    if before.score is None or after.score is None or not before.state or not after.state:
+        return None
+    flipped = flip(before.state, after.state)
+    if flipped == "none":
+        return after.score - before.score
+    return 1.0 if flipped == "better" else -1.0
 
 
 def _floor(evidence: Evidence, hop: Hop) -> tuple[float, float]:

@@ -28,27 +28,36 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 ALPHA = 0.05
-"""Error of a one-sided bound, and of all proofs of one report together."""
-LEAST_P = 1e-15
-STEPS = 60
+"""Error of a one-sided bound."""
 MOST_ITEMS = 10_000_000
 """A question that needs more items than that is not decided by items."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """`items` asked before and after, of which `lost` and `gained` points of score in all."""
+    """`items` asked before and after: points `lost` and `gained` in all, items that `fell`, `rose`.
+
+    No count has to be whole: a plan has fractions.
+    """
 
     items: float
     lost: float
     gained: float
+    fell: float
+    rose: float
 
     @classmethod
-    def of(cls, pairs: Iterable[tuple[float, float]]) -> Pairs:
-        """Of scores before and after, each in [0, 1]."""
-        changes = [after - before for before, after in pairs]
-        lost = math.fsum(-change for change in changes if change < 0)
-        return cls(len(changes), lost, math.fsum(change for change in changes if change > 0))
+    def of(cls, changes: Iterable[float]) -> Pairs:
+        """Of what each item gained, in [-1, 1]."""
+        found = tuple(changes)
+        falls = [-change for change in found if change < 0]
+        rises = [change for change in found if change > 0]
+        return cls(len(found), math.fsum(falls), math.fsum(rises), len(falls), len(rises))
+
+    @classmethod
+    def flips(cls, items: float, worse: float, better: float) -> Pairs:
+        """Of verdicts that flipped."""
+        return cls(items, worse, better, worse, better)
 
     @property
     def loss(self) -> float:
@@ -58,12 +67,12 @@ class Pairs:
     @property
     def swapped(self) -> Pairs:
         """The same with before and after exchanged."""
-        return Pairs(self.items, self.gained, self.lost)
+        return Pairs(self.items, self.gained, self.lost, self.rose, self.fell)
 
     def times(self, items: float) -> Pairs:
         """As many `items` at the same rates."""
-        ratio = items / self.items
-        return Pairs(items, self.lost * ratio, self.gained * ratio)
+        counts = (self.lost, self.gained, self.fell, self.rose)
+        return Pairs(items, *(count * items / self.items for count in counts))
 
 
 def low(pairs: Pairs, alpha: float = ALPHA) -> float:
@@ -74,43 +83,46 @@ def low(pairs: Pairs, alpha: float = ALPHA) -> float:
 def high(pairs: Pairs, alpha: float = ALPHA) -> float:
     """What is lost at most; wrong at most in a share `alpha` of samples."""
     p, q = pairs.lost / pairs.items, pairs.gained / pairs.items
-    up = _upper(pairs.lost, pairs.items, alpha) - p
-    down = q - _lower(pairs.gained, pairs.items, alpha)
+    up = upper(pairs.lost, pairs.items, alpha) - p
+    down = q - lower(pairs.gained, pairs.items, alpha)
     r = -math.sqrt(p * q / ((1 - p) * (1 - q))) if p < 1 and q < 1 else 0.0
     return min(1.0, p - q + math.sqrt(up * up + down * down - 2 * r * up * down))
 
 
-def _upper(count: float, items: float, alpha: float) -> float:
-    """Clopper-Pearson's upper bound of a share."""
-    from scipy.special import betaincinv
+def upper(count: float, items: float, alpha: float = ALPHA) -> float:
+    """Clopper-Pearson's one-sided upper bound of a share."""
+    from scipy.special import betainccinv
 
-    return float(betaincinv(count + 1, items - count, 1 - alpha)) if count < items else 1.0
+    return float(betainccinv(count + 1, items - count, alpha)) if count < items else 1.0
 
 
-def _lower(count: float, items: float, alpha: float) -> float:
-    """Clopper-Pearson's lower bound of a share."""
+def lower(count: float, items: float, alpha: float = ALPHA) -> float:
+    """Clopper-Pearson's one-sided lower bound of a share."""
     from scipy.special import betaincinv
 
     return float(betaincinv(count, items - count + 1, alpha)) if count > 0 else 0.0
 
 
-def p_value(pairs: Pairs, margin: float) -> float:
-    """The least alpha at which a loss above `margin` is proven; 1 where there is none to prove."""
-    if pairs.loss <= margin:
-        return 1.0
-    if low(pairs, LEAST_P) > margin:
-        return LEAST_P
-    least, most = math.log(LEAST_P), math.log(0.5)
-    for _ in range(STEPS):
-        middle = (least + most) / 2
-        if low(pairs, math.exp(middle)) > margin:
-            most = middle
-        else:
-            least = middle
-    return math.exp(most)
+def tail(count: float, items: float, share: float) -> float:
+    """Probability of `count` or more of `items`, each with probability `share`.
+
+    That of a binomial as an incomplete beta function, which takes any number of items.
+    """
+    from scipy.special import betainc
+
+    return float(betainc(count, items - count + 1, share)) if count > 0 else 1.0
 
 
-def items_that_decide(pairs: Pairs, margin: float, alpha: float = ALPHA) -> int | None:
+def sign_p(pairs: Pairs) -> float:
+    """Exact two-sided McNemar (sign) test: were falls and rises equally likely? 1 without any.
+
+    Source: McNemar 1947; twice the smaller tail of a binomial at one half, at most 1.
+    """
+    more = max(pairs.fell, pairs.rose)
+    return min(1.0, 2 * tail(more, pairs.fell + pairs.rose, 0.5))
+
+
+def items_that_decide(pairs: Pairs, margin: float, *, alpha: float = ALPHA) -> int | None:
     """The fewest items, at the rates seen, at which a bound leaves `margin` to one side.
 
     Found with the very bounds above, which take any number of items. About half of all samples of
@@ -120,23 +132,24 @@ def items_that_decide(pairs: Pairs, margin: float, alpha: float = ALPHA) -> int 
     Args:
         pairs: what was seen, of one item or more.
         margin: the loss that is allowed.
-        alpha: of the bound that proves more; the one that excludes it has `ALPHA`.
+        alpha: what `sign_p` has to be below for more than the margin to count.
     """
+
+    def decided(items: int) -> bool:
+        seen = pairs.times(items)
+        if pairs.loss > margin:
+            return low(seen) > margin and sign_p(seen) < alpha
+        return high(seen) <= margin
+
     least, most = 0, 1
-    while not _decided(pairs.times(most), margin, alpha):
+    while not decided(most):
         least, most = most, 2 * most
         if most > MOST_ITEMS:
             return None
     while most - least > 1:
         middle = (least + most) // 2
-        if _decided(pairs.times(middle), margin, alpha):
+        if decided(middle):
             most = middle
         else:
             least = middle
     return most
-
-
-def _decided(pairs: Pairs, margin: float, alpha: float) -> bool:
-    if pairs.loss > margin:
-        return low(pairs, alpha) > margin
-    return high(pairs) <= margin

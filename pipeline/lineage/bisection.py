@@ -36,6 +36,8 @@ Ends = Literal["recorded", "as needed", "run"]
 """How far GOOD and BAD themselves are taken as recorded: `as needed` runs one of them as soon as
 the answer would rest on it alone, `run` both before anything else."""
 
+Failure = Literal["", "good", "bad", "unresolved"]
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -62,7 +64,8 @@ class Guilty:
 class Found:
     """What a search found, and every run it made.
 
-    `differs` names an end that, run here, is not what was recorded: then nobody is guilty.
+    Nobody is guilty where `failed` says why: it names an end that, run here, is not what was
+    recorded, or `unresolved` when no mix at all could be run.
 
     Laws: each of `guilty` is 1-minimal: with its names swapped a mix is bad, and with any one of
     them left out it is not. No group is in two of them. All but the last are not `mended`.
@@ -70,7 +73,7 @@ class Found:
 
     guilty: tuple[Guilty, ...]
     trials: tuple[Trial, ...]
-    differs: Literal["", "good", "bad"] = ""
+    failed: Failure = ""
 
     @property
     def unresolved(self) -> tuple[Trial, ...]:
@@ -110,15 +113,16 @@ def search(names: Sequence[str], bad: Bad, *, ends: Ends = "recorded") -> Found:
             guilty.append(Guilty(found, mended))
         runs.expect_bad()
         runs.expect_good()
-    except _EndDiffersError as error:
-        return Found((), tuple(runs.trials), error.end)
+        runs.expect_any()
+    except _FailedError as error:
+        return Found((), tuple(runs.trials), error.failure)
     return Found(tuple(guilty), tuple(runs.trials))
 
 
-class _EndDiffersError(Exception):
-    def __init__(self, end: Literal["good", "bad"]) -> None:
-        super().__init__(end)
-        self.end = end
+class _FailedError(Exception):
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
 
 
 class _Runs:
@@ -159,9 +163,14 @@ class _Runs:
         if self._ends == "as needed" and False not in self._made.values():
             self._expect(frozenset(), bad=False)
 
+    def expect_any(self) -> None:
+        """Where anything was run at all, some of it must have been possible."""
+        if self._made and all(outcome is None for outcome in self._made.values()):
+            raise _FailedError("unresolved")
+
     def _expect(self, mix: Mix, *, bad: bool) -> None:
         if self._run(mix) is not bad:
-            raise _EndDiffersError("bad" if bad else "good")
+            raise _FailedError("bad" if bad else "good")
 
 
 def _minimal(names: tuple[str, ...], runs: _Runs) -> tuple[str, ...]:
@@ -173,19 +182,15 @@ def _minimal(names: tuple[str, ...], runs: _Runs) -> tuple[str, ...]:
 def _halved(names: tuple[str, ...], runs: _Runs) -> tuple[str, ...]:
     """A bad part of `names`, by halving: as small as can be where swapping more never mends.
 
-    The first names, up to some one, are bad, and without that one they are good: halving finds it.
-    It belongs to the answer; if it is not all of it, the rest lies among the names before it. Ends
-    early, with more than it need be, at a mix that cannot be run.
+    The first names, up to some one, are bad, and without that one they are not: halving finds it.
+    It belongs to the answer; if it is not all of it, the rest lies among the names before it.
     """
     found: tuple[str, ...] = ()
     while True:  # law: found and names together are bad
         low, high = 0, len(names)
         while high - low > 1:
             middle = (low + high) // 2
-            outcome = runs((*found, *names[:middle]))
-            if outcome is None:
-                return (*found, *names[:high])
-            low, high = (low, middle) if outcome else (middle, high)
+            low, high = (low, middle) if runs((*found, *names[:middle])) else (middle, high)
         found, names = (*found, names[high - 1]), names[: high - 1]
         if runs(found):
             return found
@@ -313,27 +318,31 @@ def moved_hops(good: Evidence, bad: Evidence) -> tuple[MovedHop, ...]:
 # ------------------------------------------------------------------------------------------ groups
 
 KINDS = (
-    "source",
-    "tokenizer",
-    "template",
-    "adapter",
-    "merge",
-    "gguf outtype",
-    "gguf quantizations",
-    "mlx artifacts",
     "mlx recipe",
-    "variants",
+    "mlx artifacts",
+    "gguf quantizations",
+    "gguf outtype",
     "vllm",
-    "decode",
-    "distributions",
-    "corpora",
+    "variants",
     "evalset",
     "evalsets of",
+    "corpora",
+    "decode",
+    "distributions",
     "limits.threads",
+    "merge",
+    "adapter",
+    "template",
+    "tokenizer",
+    "source",
     "params",
     "driftline code",
 )
-"""In what order groups are listed: a name is one of these, or begins with it."""
+"""In what order groups are listed and swapped: a name is one of these, or begins with it.
+
+What is nearest to a cell comes first: mixes of the first half then have everything upstream as GOOD
+had it, and DVC has that already.
+"""
 CODE = ("pipeline/", "dvc.yaml", "probe/dvc.yaml")
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE_KEYS = ("chat_template",)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from pipeline import digest
 from pipeline.lineage.evidence import (
@@ -25,7 +25,7 @@ SOURCE = "checkpoints/base"
 def faults(evidence: Evidence, doubted: Collection[str] = ()) -> Iterator[Fault]:
     """Everything in which the records contradict themselves or each other.
 
-    Takes time linear in the records; no artifact is read.
+    Takes time linear in the records and their ancestors; no artifact is read.
 
     Args:
         evidence: all records.
@@ -58,6 +58,9 @@ class _Known:
 
     def artifact(self, name: str) -> ArtifactRecord | None:
         return self._artifacts.get(name)
+
+    def ancestors(self, name: str) -> tuple[str, ...]:
+        return _ancestors(self._artifacts, name)
 
     def doubted(self, name: str) -> bool:
         return f"{ARTIFACTS}/{name}/{RECORD}" in self._doubted
@@ -94,18 +97,24 @@ def descendants(evidence: Evidence, name: str) -> tuple[str, ...]:
 
 
 def ancestors(evidence: Evidence, name: str) -> tuple[str, ...]:
-    """Artifacts that `name` descends from, the root first."""
-    found: dict[str, None] = {}
+    """Artifacts that `name` descends from, the root first; itself among them in a circle."""
+    return _ancestors(evidence.artifacts, name)
+
+
+def _ancestors(artifacts: Mapping[str, ArtifactRecord], name: str) -> tuple[str, ...]:
+    ordered: dict[str, None] = {}
+    seen: set[str] = set()
 
     def add(one: str) -> None:
-        record = evidence.artifacts.get(one)
+        record = artifacts.get(one)
         for parent in record.parents if record else ():
-            if parent.name not in found:
+            if parent.name not in seen:
+                seen.add(parent.name)
                 add(parent.name)
-                found[parent.name] = None
+                ordered[parent.name] = None
 
     add(name)
-    return tuple(found)
+    return tuple(ordered)
 
 
 def _content(record: ArtifactRecord, known: _Known) -> Iterator[str]:
@@ -131,6 +140,8 @@ def _parents(record: ArtifactRecord, known: _Known) -> Iterator[str]:
             yield f"made from {problem}"
     if not record.parents and record.conversion != "pin":
         yield f"a {record.conversion} without a parent"
+    if record.name in known.ancestors(record.name):
+        yield "it descends from itself"
 
 
 def _provenance(record: ArtifactRecord, known: _Known) -> Iterator[str]:

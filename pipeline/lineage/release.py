@@ -16,6 +16,7 @@ from pipeline.params import NAME, ROOT_CELL
 from pipeline.plan import adapter_of, artifact_of
 from pipeline.schema.artifacts import ArtifactRecord
 from pipeline.schema.cells import CellRecord
+from pipeline.schema.gate import GateReport
 from pipeline.schema.lineage import EvalsetEvidence, HopEvidence, ItemEvidence
 from pipeline.schema.release import (
     NotChecked,
@@ -48,7 +49,13 @@ def checked_name(name: str) -> str:
     return name
 
 
-def release(name: str, commit: str, evidence: Evidence, dvc_lock_sha256: str) -> ReleaseRecord:
+def release(
+    name: str,
+    commit: str,
+    evidence: Evidence,
+    dvc_lock_sha256: str,
+    gate: GateReport | None = None,
+) -> ReleaseRecord:
     """The record of a release.
 
     Args:
@@ -56,6 +63,7 @@ def release(name: str, commit: str, evidence: Evidence, dvc_lock_sha256: str) ->
         commit: the 40-hex commit `evidence` was read at.
         evidence: everything its `reports/lineage` says.
         dvc_lock_sha256: sha256 of its `dvc.lock`.
+        gate: the report on this evidence, as of the date of the commit.
 
     Law: the same arguments give the same record, sealed, wherever and whenever it is made.
     """
@@ -75,6 +83,7 @@ def release(name: str, commit: str, evidence: Evidence, dvc_lock_sha256: str) ->
             environments=_environments(evidence),
             hops=index.hops,
             findings=index.findings,
+            gate=gate,
             skipped=tuple(_skipped(evidence)),
         )
     )

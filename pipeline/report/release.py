@@ -13,6 +13,7 @@ from pipeline.report.figures import percent
 from pipeline.report.markdown import Detail, environment
 from pipeline.report.settings import flatten, runtime_matrix
 from pipeline.schema.cells import CellRecord, CellSpec, Outcome
+from pipeline.schema.gate import GateReport, GateVerdict
 from pipeline.schema.lineage import HopEvidence
 from pipeline.schema.release import (
     NotChecked,
@@ -89,6 +90,9 @@ def _context(record: ReleaseRecord) -> dict[str, Any]:
         "silent": [cell for cell in record.cells if not cell.scores],
         "hops": _ranked(record.hops),
         "findings": record.findings,
+        "gate": record.gate,
+        "gate_rows": _gate_rows(record.gate),
+        "gate_passed": _passed(record.gate),
         "not_cells": _only(record.skipped, "cell"),
         "not_hops": [each for each in record.skipped if each.what != "cell"],
     }
@@ -179,6 +183,15 @@ def _interval(score: ReleasedScore) -> Safe:
         return Safe("–")
     low, high = (f"{100 * bound:.1f}".removesuffix(".0") for bound in (score.low, score.high))
     return Safe(f"[{low}, {high}]")
+
+
+def _gate_rows(gate: GateReport | None) -> tuple[GateVerdict, ...]:
+    """What stops the gate, what was accepted, what it does not judge."""
+    return tuple(row for row in gate.checks if row.verdict != "pass") if gate else ()
+
+
+def _passed(gate: GateReport | None) -> int:
+    return sum(row.verdict == "pass" for row in gate.checks) if gate else 0
 
 
 def _ranked(hops: Sequence[HopEvidence]) -> tuple[HopEvidence, ...]:

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from pipeline.schema.artifacts import ArtifactKind, Census, Conversion, FileDigest, Parent
 from pipeline.schema.cells import NoiseFloor
+from pipeline.schema.gate import GateReport
 from pipeline.schema.hops import Finding
 from pipeline.schema.lineage import EvalsetEvidence, HopEvidence
 from pipeline.schema.statistics import Estimate
@@ -93,15 +94,6 @@ class ReleasedCell(Value):
     seal: str
 
 
-class GateVerdict(Value):
-    """One verdict of the gate: what was held against which limit, and how that went."""
-
-    rule: str
-    where: str
-    verdict: str
-    reason: str
-
-
 class NotChecked(Value):
     """Something the evidence says nothing about: a cell, a hop, or the split of a hop.
 
@@ -120,7 +112,8 @@ class ReleaseRecord(Sealed):
 
     `index_seal` seals everything under `reports/lineage/` at that commit; `dvc_lock_sha256` is the
     sha256 of its `dvc.lock`. `environments` has every environment a record names, by the sha256 of
-    its file; `skipped` what was not checked. No verdict in `gate` means that no policy is set.
+    its file; `skipped` what was not checked. `gate` is the report on the same evidence, blessings
+    judged as of the date of `commit`; None where nobody asked for one.
 
     Law: made twice of one commit it is the same bytes, wherever.
     """
@@ -139,5 +132,5 @@ class ReleaseRecord(Sealed):
     environments: dict[str, dict[str, JsonValue]]
     hops: tuple[HopEvidence, ...]
     findings: tuple[Finding, ...]
-    gate: tuple[GateVerdict, ...] = ()
+    gate: GateReport | None = None
     skipped: tuple[NotChecked, ...] = ()

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.e2e
 CELL = "mlx/base/4bit"
 STAGE = "score_mlx@base-4bit"
 PROBE = "probe/dvc.yaml:probe"
-OTHERS = ("transformers/base/checkpoint", "llamacpp/base/f32", "llamacpp/base/q8_0")
+OTHERS = ("transformers/base/checkpoint", "llamacpp/base/f32")
 BUCKET = "driftline"
 MAC = {
     '"machine": platform.machine()': '"machine": "arm64"',
@@ -107,7 +107,11 @@ def run_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
     need("llamacpp")
     need("mlx")
     folder = tmp_path_factory.mktemp("first") / "project"
-    small = {"distributions": {"top_k": 64, "corpora": {}}, "elsewhere": ["mlx"]}
+    small = {
+        "distributions": {"top_k": 64, "corpora": {}},
+        "gguf": {"outtype": "f32", "quantizations": []},
+        "elsewhere": ["mlx"],
+    }
     made = author(projects.create(folder, items=projects.ITEMS[:3], **small))
     (made.folder / "artifacts" / ".gitignore").write_text("*\n!.gitignore\n")
     (made.folder / ".gitignore").write_text("/.driftline/\n__pycache__/\n")
@@ -298,7 +302,7 @@ def test_merging_runs_no_model_and_one_report_has_every_cell_and_its_machine(
     assert either.again.ran == [PROBE, STAGE, "grade", "drift", "lineage", "report"]
     assert f"{CELL}: ok  (imported)" in either.again.output
     page = report(either.world.first)
-    assert "4 cells: 4 ok, 0 error, 0 skipped, 0 unstable." in page
+    assert "3 cells: 3 ok, 0 error, 0 skipped, 0 unstable." in page
     table = page.partition("Where each cell ran:")[2].strip().partition("\n\n")[0]
     rows = [
         [part.strip() for part in line.split(" | ")] for line in table.strip("|").splitlines()[2:]

@@ -1,7 +1,8 @@
 """Every way of tampering we could think of: named by `driftline verify`, refused by who reads it.
 
 `CASES` is the table: `python -m pytest tests/e2e/test_tampering.py -s` prints it, docs/verify.md
-shows it.
+shows it. With DRIFTLINE_FOLLOW_EVERY_REMEDY the printed remedies of all rows are followed (minutes
+more), not just those of every kind.
 """
 
 from __future__ import annotations
@@ -382,6 +383,10 @@ def flipped_in_the_remote(project: Project) -> None:
 
 def flipped_listing_in_the_remote(project: Project) -> None:
     flip(cached(oid("quantize@audit-q8_0", Q8), str(pushed(project))))
+
+
+def lost_in_the_remote(project: Project) -> None:
+    cached(oid("quantize@audit-q8_0", Q8, "model.gguf"), str(pushed(project))).unlink()
 
 
 def pulled_from_the_remote(project: Project) -> None:
@@ -842,6 +847,13 @@ CASES = (
         restored=True,
     ),
     Tampering(
+        "what the probe found installed",
+        edit("artifacts/env/llamacpp.json", '"python": "3.', '"python": "4.'),
+        (f"changed  {W} artifacts/env/llamacpp.json\n", "md5 "),
+        "probe/dvc.yaml:probe",
+        restored=True,
+    ),
+    Tampering(
         "an evidence record",
         edit(f"{LINEAGE}/artifacts/gguf/audit/q8_0/record.json", '"F32": 9', '"F32": 8'),
         (f"edited   {E} {LINEAGE}/artifacts/gguf/audit/q8_0/record.json\n", "its seal is "),
@@ -1040,6 +1052,13 @@ CASES = (
         restored=True,
     ),
     Tampering(
+        "a file of a folder deleted in a remote",
+        lost_in_the_remote,
+        ("missing  remote store: ", f"a listing that names it is there; it is {Q8}/model.gguf\n"),
+        QUANTIZE,
+        restored=True,
+    ),
+    Tampering(
         "one byte in a remote, pulled into an empty clone",
         pulled_from_the_remote,
         (f"changed  {C}", "changed  remote store: ", f"changed  {W} {Q8}/model.gguf\n"),
@@ -1197,6 +1216,7 @@ def test_it_is_named_and_refused(case: Tampering, project: Project, whole: dict[
         follow(deep.remedies)
         again = verify("--deep")
         assert again.code == 0, f"{deep.output}\nthen\n{again.output}"
+        assert "objects of this commit" not in again.output, "some are not in the remote"
         assert content(project.folder) == whole
 
 
@@ -1206,6 +1226,43 @@ def test_the_table_is_in_the_documentation() -> None:
     assert table in (ROOT / "docs" / "verify.md").read_text()
 
 
+def test_a_clone_with_nothing_but_what_git_has_is_sound_and_says_what_it_lacks(
+    template: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", template.folder, clone], check=True)
+    monkeypatch.chdir(clone)
+    for arguments in ((), ("--deep",)):
+        found = verify(*arguments)
+        assert (found.code, found.problems) == (0, 0), found.output
+        said = re.search(r"note +(\d+) of (\d+) outputs are not here", found.output)
+        assert said and int(said[1]) == int(said[2]) - 3, "all but the reports"
+    edit(f"{LINEAGE}/index.json", '"driftline": "', '"driftline": "9')(Project(clone))
+    found = verify()
+    assert (found.code, found.problems) == (3, 1), found.output
+    follow(found.remedies)
+    assert verify().code == 0
+
+
+def test_a_remote_that_is_not_known_is_bad_input(project: Project) -> None:
+    assert project.dvc("remote", "add", "-q", "store", "../nowhere").code == 0
+    found = CliRunner().invoke(command, ["--remote", "stor"])
+    assert found.exit_code == 2
+    assert 'no DVC remote "stor" (did you mean "store"?)' in found.output
+    empty = verify("--remote", "store")
+    assert empty.code == 0 and "remote store has none of the " in empty.output
+
+
+def test_a_cell_that_was_skipped_is_evidence_like_any_other(project: Project) -> None:
+    path = "artifacts/cells/vllm/audit/checkpoint/cell.json"
+    assert json.loads(Path(path).read_text())["outcome"]["state"] == "skipped"
+    put(path, "is not installed", "is not wanted")
+    found = verify()
+    assert (found.code, found.problems) == (3, 1)
+    assert f"edited   workspace: {path}\n" in found.output
+    assert "made by stage score_vllm@audit\n" in found.output
+
+
 def test_nothing_of_this_reached_the_project_it_was_copied_from(
     template: Project, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1213,4 +1270,5 @@ def test_nothing_of_this_reached_the_project_it_was_copied_from(
     done = template.driftline("verify", "--deep")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 problems" in done.stdout and not done.stderr
+    assert "no DVC remote: what is here is nowhere else" in done.stdout
     assert content(template.folder) == whole

@@ -227,6 +227,6 @@ def estimate(value: float, reach: float = 0.1) -> Estimate:
     )
 
 
-def lost(evalset: str, items: Iterable[int], score: float = 0.0) -> dict[str, float | None]:
+def lost(evalset: str, items: Iterable[int], score: float | None = 0.0) -> dict[str, float | None]:
     """Scores of some items of an evalset."""
     return {f"{evalset}/{n:04}": score for n in items}

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,11 +14,13 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipeline import environment, history
 from pipeline.audit import bisect as bisects
 from pipeline.audit.bisect import Question, Side
 from pipeline.lineage import bisection
 from pipeline.lineage.bisection import Bad, Found, Group, Mix, MovedHop, groups, interacts, mixed
 from pipeline.params import parse
+from pipeline.schema.comparison import InputChange, InputKind
 from tests.paths import ROOT
 
 MOST = 8
@@ -62,7 +65,11 @@ def most_runs(n: int) -> int:
 
 def check_laws(known: tuple[str, ...], bad: Bad, found: Found, asked: list[Mix]) -> None:
     """Whatever the predicate: 1-minimal, disjoint, nothing run twice, bounded, honest."""
-    assert found.differs == "" and found.guilty
+    if found.failed:
+        assert (found.failed, found.guilty) == ("unresolved", ())
+        assert all(bad(mix) is None for mix in asked)
+        return
+    assert found.guilty
     taken: set[str] = set()
     for number, each in enumerate(found.guilty):
         swapped = frozenset(each.names)
@@ -180,7 +187,7 @@ def test_nobody_is_guilty_when_the_bad_end_is_good_here(ends: bisection.Ends, n:
     """As when what is installed did it: no mix is bad, and that is soon known."""
     bad, asked = counted(lambda _: False)
     found = bisection.search(names(n), bad, ends=ends)
-    assert (found.guilty, found.differs) == ((), "bad")
+    assert (found.guilty, found.failed) == ((), "bad")
     assert len(asked) <= math.ceil(math.log2(n)) + 2
 
 
@@ -189,7 +196,13 @@ def test_nobody_is_guilty_when_the_bad_end_is_good_here(ends: bisection.Ends, n:
 def test_nobody_is_guilty_when_the_good_end_is_bad_here(ends: bisection.Ends, n: int) -> None:
     bad, _ = counted(lambda _: True)
     found = bisection.search(names(n), bad, ends=ends)
-    assert (found.guilty, found.differs) == ((), "good")
+    assert (found.guilty, found.failed) == ((), "good")
+
+
+@given(n=st.integers(2, 8))
+def test_nobody_is_guilty_when_no_mix_can_be_run(n: int) -> None:
+    found = bisection.search(names(n), lambda _: None)
+    assert (found.guilty, found.failed) == ((), "unresolved")
 
 
 def test_without_groups_there_is_nothing_to_search() -> None:
@@ -236,7 +249,7 @@ EDITS: list[tuple[dict[str, Any], list[str]]] = [
     ({"adapters": {**PARAMS["adapters"], "audit": {"path": "elsewhere"}}}, ["adapter audit"]),
     ({"adapters": {"audit": PARAMS["adapters"]["audit"]}}, ["adapter privacy"]),
     ({"merge": {"dtype": "float16"}}, ["merge"]),
-    ({"gguf": {"outtype": "f16", "quantizations": []}}, ["gguf outtype", "gguf quantizations"]),
+    ({"gguf": {"outtype": "f16", "quantizations": []}}, ["gguf quantizations", "gguf outtype"]),
     ({"mlx": {**PARAMS["mlx"], "artifacts": ["4bit"]}}, ["mlx artifacts"]),
     (
         {"mlx": {**PARAMS["mlx"], "recipes": {**PARAMS["mlx"]["recipes"], "4bit": RECIPE}}},
@@ -244,9 +257,9 @@ EDITS: list[tuple[dict[str, Any], list[str]]] = [
     ),
     # a recipe that no artifact is made by
     ({"mlx": {**PARAMS["mlx"], "recipes": {**PARAMS["mlx"]["recipes"], "8bit": RECIPE}}}, []),
-    ({"variants": ["audit"], "vllm": []}, ["variants", "vllm"]),
+    ({"variants": ["audit"], "vllm": []}, ["vllm", "variants"]),
     ({"decode": {**PARAMS["decode"], "max_new_tokens": 9}}, ["decode"]),
-    ({"distributions": {"top_k": 9, "corpora": {"n": {}}}}, ["distributions", "corpora"]),
+    ({"distributions": {"top_k": 9, "corpora": {"n": {}}}}, ["corpora", "distributions"]),
     ({"evalsets": {**PARAMS["evalsets"], "base": ["sql"]}}, ["evalsets of base"]),
     ({"limits": {**PARAMS["limits"], "threads": 2}}, ["limits.threads"]),
     # what only says how long and how much
@@ -311,7 +324,7 @@ def test_files_of_a_source_that_moved_go_with_it() -> None:
     [
         ({"chat_template"}, ["template"]),
         ({"eos_token"}, ["tokenizer"]),
-        ({"chat_template", "eos_token"}, ["tokenizer", "template"]),
+        ({"chat_template", "eos_token"}, ["template", "tokenizer"]),
     ],
 )
 def test_a_template_in_the_tokenizers_config_is_told_apart(
@@ -322,7 +335,7 @@ def test_a_template_in_the_tokenizers_config_is_told_apart(
     made = groups(PARAMS, PARAMS, [path], json_keys={path: keys}, code=False)
     assert sum(path in each.paths for each in made) == 1
     if len(expected) == 2:
-        assert made[1] == Group("template", parts=((path, ("chat_template",)),))
+        assert made[0] == Group("template", parts=((path, ("chat_template",)),))
 
 
 # ------------------------------------------------------------------------------------------- mixes
@@ -400,7 +413,7 @@ TREES: dict[str, dict[str, str]] = {
         "README.md": "bad",
     },
 }
-SWAPPED = ("source", "tokenizer", "template", "merge", "evalset pods")
+SWAPPED = ("evalset pods", "merge", "template", "tokenizer", "source")
 
 
 @pytest.fixture(scope="module")
@@ -427,7 +440,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def side(name: str) -> Side:
     """One end, without evidence: nothing here reads it."""
     data = yaml.safe_load(TREES[name]["params.yaml"])
-    commit = bisects.history.commit_of(name)
+    commit = history.commit_of(name)
     project = parse(data, where=name)
     return Side(name, commit, cast(Any, None), data, project, frozenset(TREES[name]))
 
@@ -480,3 +493,62 @@ def check_files(folder: Path, mix: set[str]) -> None:
     assert read["eos_token"] == json.loads(of("tokenizer")[CONFIG])["eos_token"]
     assert read["chat_template"] == json.loads(of("template")[CONFIG])["chat_template"]
     assert read["kept"] == {"b": 1}
+
+
+# ------------------------------------------------------------------- what cannot be swapped is said
+
+
+def test_what_no_group_holds_is_not_testable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(kind: InputKind, name: str) -> InputChange:
+        return InputChange(kind=kind, name=name, before="1", after="2")
+
+    listed = (
+        change("package", "mlx"),
+        change("hardware", ""),
+        change("source", "weights"),
+        change("adapter", "audit"),
+        change("adapter", "privacy"),
+        change("evalset", "pods"),
+    )
+    monkeypatch.setattr("pipeline.lineage.inputs.changes", lambda _good, _bad: listed)
+    nowhere = cast(Any, None)
+    said = list(bisects._untestable(nowhere, nowhere, (Group("template"), Group("adapter audit"))))
+    assert [line.partition(":")[0] for line in said] == [
+        "package mlx",
+        "hardware",
+        "adapter privacy",
+    ]
+    assert "1 → 2" in said[0] and "what is installed" in said[0]
+    assert "not in git" in said[2]
+
+
+def test_software_that_is_not_what_an_end_was_made_with_is_noted() -> None:
+    """Then the ends are not taken as recorded."""
+    here = environment.probe("transformers", threads=1)
+    older = {**here, "python": "3.1.4"}
+    record = SimpleNamespace(environment_sha256="sha", cell=SimpleNamespace(runtime="transformers"))
+
+    def end(name: str, made: dict[str, Any]) -> Side:
+        evidence = SimpleNamespace(
+            cells={"transformers/base/checkpoint": record},
+            environment=lambda _: json.dumps(made).encode(),
+        )
+        project = parse(PARAMS, where=name)
+        return Side(name, name, cast(Any, evidence), PARAMS, project, frozenset())
+
+    assert list(bisects._installed(end("good", here), end("bad", here), (), None)) == []
+    (note,) = bisects._installed(end("good", older), end("bad", here), (), None)
+    assert note.startswith("transformers here is not good's: package python 3.1.4 → 3")
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["noise", "refused: no", "ERROR: failed to reproduce 'merge'", ""], "refused: no"),
+        (["Traceback", "ERROR: failed to reproduce 'x': exited with 1"], "ERROR: failed to"),
+        (["said this", ""], "said this"),
+        ([], "dvc repro failed"),
+    ],
+)
+def test_a_failed_run_says_what_the_stage_said(lines: list[str], reason: str) -> None:
+    assert bisects._reason(lines).startswith(reason)

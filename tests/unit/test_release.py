@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
+from datetime import date, timedelta
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipeline.audit import releases
 from pipeline.digest import sha256_text
 from pipeline.errors import InputError, RefusedError
+from pipeline.gate.evaluation import evaluate
 from pipeline.lineage import evidence
 from pipeline.lineage.evidence import Evidence
 from pipeline.lineage.release import checked_name, parents_first, release, wilson
@@ -20,8 +23,9 @@ from pipeline.report.escape import Safe
 from pipeline.report.release import render
 from pipeline.schema.artifacts import Census
 from pipeline.schema.cells import Outcome
+from pipeline.schema.gate import Blessing, GatePolicy, GateReport, Rule
 from pipeline.schema.hops import Finding
-from pipeline.schema.release import GateVerdict, ReleaseRecord
+from pipeline.schema.release import ReleaseRecord
 from pipeline.schema.values import load, seal_of
 from tests.factories import artifact
 from tests.unit.release_evidence import (
@@ -51,7 +55,7 @@ class TestRecord:
         assert record.seal == seal_of(record)
         assert (record.commit, record.dvc_lock_sha256) == (COMMIT, LOCK)
         assert record.index_seal == found.index.seal
-        assert (record.gate, record.skipped) == ((), ())
+        assert (record.gate, record.skipped) == (None, ())
 
     def test_the_order_of_a_trees_files_changes_nothing(self) -> None:
         found = made()
@@ -182,7 +186,7 @@ class TestPage:
             for parent in each.parents:
                 assert parent.identity in part
         assert "8.50 bits per weight, 37 tensors: `F32 9, Q8_0 28`" in conversions
-        assert "No gate policy is set." in section(page, "Gate")
+        assert "No gate was asked." in section(page, "Gate")
         assert "Nothing: every cell ran" in section(page, "What was not checked")
         assert "xargs -d '\\n' sha256sum | sha256sum" in page
         assert "driftline verify --signature v1.0 --key PUBLIC.pem" in page
@@ -233,11 +237,34 @@ class TestPage:
         assert f"| `{MLX}`, made at `a laptop` | ok |" in section(render(record), "Runtimes")
 
     def test_verdicts_of_a_gate_are_shown(self) -> None:
-        verdict = GateVerdict(rule="max_kl", where=Q8, verdict="fail", reason="0.01 > 0.001")
-        record = released().model_copy(update={"gate": (verdict,)})
-        gate = section(render(record), "Gate")
-        assert f"| `max_kl` | `{Q8}` | fail | `0.01 > 0.001` |" in gate
-        assert "No gate policy" not in render(record)
+        report = self.gate(made(), "known", "Ada")
+        record = released().model_copy(update={"gate": report})
+        page = section(render(record), "Gate")
+        kl = "KL 0.01 nats a token (95 %: 0.006 to 0.014), 0.001 allowed"
+        assert page.startswith("\n**fail**: ")
+        assert f"| fail | `kl:{MLX}` | 0 | `{kl}` | `weights` | – |" in page
+        accepted = "by `Ada` until `2026-03-01`: `known`"
+        assert f"| fail | `kl:{Q8}` | 0 | `{kl}` | `weights` | {accepted} |" in page
+        assert "as of `2026-01-01`, the date of the commit" in page
+        assert "- `gone`, by `Ada` until `2026-03-01`: `known`" in page
+        assert "Gate: **fail**." in render(record)
+
+    def gate(self, found: Evidence, reason: str, by: str) -> GateReport:
+        day = date(2026, 1, 1)
+        given = [
+            Blessing(
+                id=id_,
+                fact="",
+                up_to=1.0,
+                reason=reason,
+                by=by,
+                accepted=day,
+                expires=date(2026, 3, 1),
+            )
+            for id_ in (f"kl:{Q8}", "gone")
+        ]
+        rules = (Rule(cells=(Q8, MLX), max_kl=0.001),)
+        return evaluate(GatePolicy(rules=rules), found, given, today=day)
 
     @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: repr(text[:12]))
     def test_hostile_text_is_inert(self, text: str) -> None:
@@ -273,9 +300,9 @@ class TestPage:
             Q8: {"summary": told or "x", "worse": (told,), "withheld": told or "x"},
             MLX: {"compared": False, "reason": told or "x"},
         }
-        return released(
-            made(changes=changes, outcomes={VLLM: failed}, hops=hops, findings=(finding,))
-        )
+        evidence = made(changes=changes, outcomes={VLLM: failed}, hops=hops, findings=(finding,))
+        gate = self.gate(evidence, told or "x", told or "x")
+        return released(evidence).model_copy(update={"gate": gate})
 
     def test_only_what_was_made_safe_is_printed(self) -> None:
         assert isinstance(Safe(render(released())), str)
@@ -313,7 +340,25 @@ class TestMaking:
     def test_the_record_is_that_of_the_evidence(self) -> None:
         lock = sha256_text("schema: '2.0'\n")
         record = releases.make("v1").record
-        assert record == release("v1", git("rev-parse", "HEAD"), made(), lock)
+        assert record.gate is not None and record.gate.verdict == "fail"
+        assert record.gate.judged_on.isoformat() == git("show", "-s", "--format=%cs", "HEAD")
+        assert record == release("v1", git("rev-parse", "HEAD"), made(), lock, record.gate)
+
+    def test_blessings_count_as_of_the_commit(self, project: Path) -> None:
+        day = date.fromisoformat(git("show", "-s", "--format=%cs", "HEAD"))
+        entry = {"id": "gone", "fact": "", "reason": "known", "by": "Ada", "accepted": day}
+        rows = [{**entry, "expires": day + timedelta(days)} for days in (-1, 0)]
+        (project / "blessings.yaml").write_text(yaml.safe_dump(rows))
+        with pytest.raises(RefusedError, match=r"extra    blessings\.yaml") as caught:
+            releases.make("v1")
+        assert "blessings.yaml && git commit" in caught.value.remedy
+        commit()
+        gate = releases.make("v1").record.gate
+        assert gate is not None and gate.judged_on == day
+        assert [use.blessing.expires - day for use in gate.blessings] == [
+            timedelta(-1),
+            timedelta(0),
+        ]
 
     def test_every_file_is_canonical(self) -> None:
         for path in map(Path, releases.make("v1").paths):

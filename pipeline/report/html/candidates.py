@@ -5,9 +5,9 @@ Read from the distributions that cells and counterfactuals left on disk; nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
@@ -82,7 +82,7 @@ def read(project: params.Params, evidence: ReportInput) -> tuple[Partings, Sourc
     return partings(evidence, vocabulary, Texts(own, stored, partitions)), vocabulary
 
 
-def partition_of(folder: Any) -> Distributions:
+def partition_of(folder: Path) -> Distributions:
     """The folder of a text, as what says which rows are whose."""
     return Distributions(folder, tuple(load_lines(ForcedSequence, folder / SEQUENCES)))
 
@@ -157,8 +157,3 @@ class _Reader:
     def _candidate(self, token: int, log_prob: float) -> Candidate:
         known = 0 <= token < len(self._pieces)
         return Candidate(token, self._pieces[token] if known else f"id {token}", log_prob)
-
-
-def listed(candidates: Iterable[Candidate], token: int) -> bool:
-    """Whether a token is among the candidates."""
-    return any(each.token == token for each in candidates)

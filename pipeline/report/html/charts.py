@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from pipeline.report.figures import brief, edge, estimate, interval, size
+from pipeline.report.html.markup import fill, joined
 from pipeline.schema.budget import Budget, GroupCost
 from pipeline.schema.statistics import Bin, Estimate
 
@@ -18,6 +19,7 @@ PLOT = 168
 """Pixels of an interval's scale."""
 LEAST, MOST = -13, 1
 """Decades on that scale, in nats; what is smaller or larger stands at its end."""
+END = Markup("</svg>")
 SHADES = 8
 """Steps of colour in a heat map."""
 
@@ -34,30 +36,22 @@ def bars(bins: Sequence[Bin], what: str) -> Markup:
         for each in bins
     )
     head = '<svg class="bars" role="img" aria-label="{}" viewBox="0 0 {} {}" width="{}">'
-    return Markup("").join(
-        (
-            Markup(head).format(label, width, TALL + 36, width),
-            *drawn,
-            Markup("</svg>"),
-        )
-    )
+    return joined(fill(head, label, width, TALL + 36, width), *drawn, END)
 
 
 def _bar(at: int, each: Bin, share: float) -> Markup:
     height = round(TALL * share, 1)
     box = '<rect x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>'
     title = f"{edge(each.low)} to {edge(each.high)}: {brief(each.kl_mean)} nats, {size(each.n)}"
-    return Markup("").join(
-        (
-            Markup(box).format(BAR * at + 4, TALL + 16 - height, BAR - 10, height, title),
-            _words(BAR * at + (BAR - 2) / 2, TALL + 12 - height, brief(each.kl_mean), "y"),
-            _words(BAR * at, TALL + 29, edge(each.low), "x"),
-        )
+    return joined(
+        fill(box, BAR * at + 4, TALL + 16 - height, BAR - 10, height, title),
+        _words(BAR * at + (BAR - 2) / 2, TALL + 12 - height, brief(each.kl_mean), "y"),
+        _words(BAR * at, TALL + 29, edge(each.low), "x"),
     )
 
 
 def _words(x: float, y: float, text: str, kind: str) -> Markup:
-    return Markup('<text class="{}" x="{:g}" y="{:g}">{}</text>').format(kind, x, y, text)
+    return fill('<text class="{}" x="{:g}" y="{:g}">{}</text>', kind, x, y, text)
 
 
 def plot(value: Estimate, floor: float | None) -> Markup:
@@ -68,19 +62,21 @@ def plot(value: Estimate, floor: float | None) -> Markup:
     label = f"{estimate(value)} nats {interval(value)}"
     head = '<svg class="plot" role="img" aria-label="{}" viewBox="0 0 {} 16" width="{}">'
     rule = '<path class="rule" d="M12 8H{}"/>'
-    drawn = [Markup(head).format(label, PLOT, PLOT), Markup(rule).format(PLOT)]
+    drawn = [fill(head, label, PLOT, PLOT), fill(rule, PLOT)]
     for decade in range(LEAST, MOST + 1, 2):
         tick = '<path class="rule" d="M{:g} 6v4"/>'
-        drawn.append(Markup(tick).format(_place(10.0**decade)))
+        drawn.append(fill(tick, _place(10.0**decade)))
     if floor:
-        mark = '<circle class="floor" cx="{:g}" cy="8" r="2.5"><title>noise floor {}</title></circle>'
-        drawn.append(Markup(mark).format(_place(floor), brief(floor)))
+        mark = (
+            '<circle class="floor" cx="{:g}" cy="8" r="2.5"><title>noise floor {}</title></circle>'
+        )
+        drawn.append(fill(mark, _place(floor), brief(floor)))
     if value.low > 0:
         whisker = '<path class="span" d="M{:g} 8H{:g}"/>'
-        drawn.append(Markup(whisker).format(_place(value.low), _place(value.high)))
+        drawn.append(fill(whisker, _place(value.low), _place(value.high)))
     shape = '<circle cx="{:g}" cy="8" r="3.5"/>' if value.value > 0 else '<path d="M3 5h6v6h-6z"/>'
-    drawn.append(Markup(shape).format(_place(value.value)))
-    return Markup("").join((*drawn, Markup("</svg>")))
+    drawn.append(fill(shape, _place(value.value)))
+    return joined(*drawn, END)
 
 
 def _place(value: float) -> float:
@@ -97,7 +93,7 @@ def chance(probability: float) -> Markup:
         '<svg class="chance" aria-hidden="true" viewBox="0 0 60 8" width="60" height="8">'
         '<rect class="rest" width="60" height="8"/><rect width="{:g}" height="8"/></svg>'
     )
-    return Markup(whole).format(round(60 * probability, 1))
+    return fill(whole, round(60 * probability, 1))
 
 
 # -------------------------------------------------------------------------------------- heat maps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -10,11 +11,12 @@ from pipeline.report.escape import visible
 from pipeline.report.figures import bits, brief
 from pipeline.report.html.changes import components, is_change
 from pipeline.report.html.layout import Layout, Placed, layered
+from pipeline.report.html.markup import NONE, fill, joined
 from pipeline.report.html.names import Names
 from pipeline.report.model import EvalsetScore, ReportInput, ran
 from pipeline.report.views import artifact_rows
 from pipeline.schema.cells import CellRecord
-from pipeline.schema.hops import HopDrift
+from pipeline.schema.hops import Finding, HopDrift
 
 WIDTH, GAP, ABOVE = 178, 112, 14
 """Pixels: a box, the space right of it where hops are, the space below it."""
@@ -72,11 +74,7 @@ class Edge:
     weight: int
     cause: str
     cost: str
-
-    @property
-    def worse(self) -> int:
-        """Answers that became worse."""
-        return len(self.hop.worse)
+    damage: str
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def drawing(evidence: ReportInput, names: Names) -> Drawing:
     )
     joined = {child for _, child in layout.edges}
     return Drawing(
-        svg=_svg(layout, nodes, edges) if 0 < len(nodes) <= MANY else Markup(""),
+        svg=_svg(layout, nodes, edges) if 0 < len(nodes) <= MANY else NONE,
         tree=tuple(
             (layout.nodes[name].column, node, edges[name] if name in joined else None)
             for name, node in _in_depth(layout, nodes)
@@ -111,7 +109,7 @@ def _in_depth(layout: Layout, nodes: dict[str, Node]) -> list[tuple[str, Node]]:
     children: dict[str, list[str]] = {}
     for parent, child in layout.edges:
         children.setdefault(parent, []).append(child)
-    waiting = [name for name, place in reversed(layout.nodes.items()) if place.column == 0]
+    waiting = [name for name in reversed(nodes) if layout.nodes[name].column == 0]
     found = []
     while waiting:
         name = waiting.pop()
@@ -133,7 +131,7 @@ def _nodes(evidence: ReportInput) -> list[Node]:
         facts = [cell.cell.runtime]
         if row is not None and adapter is None:
             census = row.record.census
-            facts += [f"{bits(census.bits_per_weight)} b/w"] if census else []
+            facts += [f"{bits(census.bits_per_weight).removesuffix('.00')} bpw"] if census else []
             facts.append(human(row.size))
         elif adapter is not None:
             facts.append(f"+ adapter {human(adapter.size)}")
@@ -141,13 +139,18 @@ def _nodes(evidence: ReportInput) -> list[Node]:
         found.append(
             Node(
                 cell=cell,
-                title=f"{name} + {cell.cell.variant}" if cell.cell.adapter else name,
+                title=_attached(cell) if cell.cell.adapter else name,
                 facts=" · ".join(facts),
                 scores=tuple(_score(each) for each in own[:SCORES]),
                 more=max(0, len(own) - SCORES),
             )
         )
     return found
+
+
+def _attached(cell: CellRecord) -> str:
+    """A checkpoint with its adapter: `base + audit`."""
+    return f"{cell.cell.artifact.rpartition('/')[2]} + {cell.cell.variant}"
 
 
 def _score(score: EvalsetScore) -> Score:
@@ -157,14 +160,12 @@ def _score(score: EvalsetScore) -> Score:
 
 def human(size: int) -> str:
     """Bytes in the unit people use: `2.1 MB`."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            break
-        value /= 1000
-    else:
-        unit = "TB"
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+    units = ("B", "kB", "MB", "GB", "TB")
+    step = min((len(str(size)) - 1) // 3, len(units) - 1)
+    value = size / 1000**step
+    return (
+        f"{value:.0f} {units[step]}" if not step or value >= 9.95 else f"{value:.1f} {units[step]}"
+    )
 
 
 def _edge(evidence: ReportInput, names: Names, hop: HopDrift) -> Edge:
@@ -173,19 +174,22 @@ def _edge(evidence: ReportInput, names: Names, hop: HopDrift) -> Edge:
         hop=hop,
         anchor=names.hops[hop.hop.name],
         at=names.places[hop.hop.name],
-        look=look(hop),
+        look=look(hop, evidence.drift.findings),
         weight=_weight(hop),
         cause=" + ".join(own) if own else {"adapter": "adapter"}.get(hop.hop.kind, ""),
         cost=_cost(hop),
+        damage=f"{len(hop.worse)} worse" if hop.worse else "",
     )
 
 
-def look(hop: HopDrift) -> str:
+def look(hop: HopDrift, findings: Iterable[Finding]) -> str:
     """How a hop is drawn and listed: by the worst that happened on it."""
     if not hop.compared:
         return "missing"
     if hop.worse:
         return "worse"
+    if any(found.where == hop.hop.name and found.component for found in findings):
+        return "fault"
     if hop.hop.kind == "adapter":
         return "adapter"
     return "tokens" if any(is_change(hop, item) for item in hop.items) else "calm"
@@ -201,10 +205,7 @@ def _weight(hop: HopDrift) -> int:
 def _cost(hop: HopDrift) -> str:
     if not hop.compared:
         return "not compared"
-    parts = [f"{brief(hop.split.end_to_end.kl_mean.value)} nats"] if hop.split else []
-    if hop.worse:
-        parts.append(f"{len(hop.worse)} worse")
-    return " · ".join(parts)
+    return f"{brief(hop.split.end_to_end.kl_mean.value)} nats" if hop.split else ""
 
 
 # ------------------------------------------------------------------------------------ how it looks
@@ -224,14 +225,14 @@ def _svg(layout: Layout, nodes: dict[str, Node], edges: dict[str, Edge]) -> Mark
         above = parents[name]
         line = _line(layout.nodes[above], nodes[above], place, node, edges[name])
         drawn.append(_hop(edges[name], line, _box(node, place)))
-    return Markup("").join((Markup(head).format(width, height, width), *drawn, Markup("</svg>")))
+    return joined(fill(head, width, height, width), *drawn, Markup("</svg>"))
 
 
 def _hop(edge: Edge, line: Markup, box: Markup) -> Markup:
     """A link to the hop: its line, its label and the cell it leads to."""
     whole = '<a class="hop {} w{}" href="#{}" data-hop="{}" aria-label="{}">{}{}</a>'
-    label = f"hop {edge.hop.hop.name}, {edge.hop.hop.kind}: {edge.cause} {edge.cost}"
-    return Markup(whole).format(edge.look, edge.weight, edge.anchor, edge.at, visible(label), line, box)
+    label = f"hop {edge.hop.hop.name}, {edge.hop.hop.kind}: {edge.cause} {edge.damage} {edge.cost}"
+    return fill(whole, edge.look, edge.weight, edge.anchor, edge.at, visible(label), line, box)
 
 
 def _line(start: Placed, parent: Node, end: Placed, child: Node, edge: Edge) -> Markup:
@@ -239,21 +240,23 @@ def _line(start: Placed, parent: Node, end: Placed, child: Node, edge: Edge) -> 
     x2, y2 = end.column * (WIDTH + GAP), end.top + child.height / 2
     middle = x1 + 22
     path = f"M{x1} {y1:g}C{middle} {y1:g} {x1 + 4} {y2:g} {x1 + 26} {y2:g}H{x2}"
+    above, below = y2 - 8 - edge.weight / 2, y2 + 13 + edge.weight / 2
     parts = (
-        Markup('<path class="reach" d="{}"/><path class="line" d="{}"/>').format(path, path),
-        _text(x2 - 5, y2 - 6, edge.cause, "cause"),
-        _text(x2 - 5, y2 + 14, edge.cost, "cost"),
+        fill('<path class="reach" d="{}"/><path class="line" d="{}"/>', path, path),
+        _text(x2 - 5, above, edge.cause, "cause"),
+        _text(x2 - 5, below, edge.damage, "cause"),
+        _text(x2 - 5, below + 13 * bool(edge.damage), edge.cost, "cost"),
     )
-    return Markup("").join(parts)
+    return joined(*parts)
 
 
 def _box(node: Node, place: Placed) -> Markup:
     x, y = place.column * (WIDTH + GAP), place.top
     outline = '<rect class="box" x="{}" y="{:g}" width="{}" height="{}" rx="5"/><title>{}</title>'
     drawn = [
-        Markup(outline).format(x, y, WIDTH, node.height, visible(f"{node.cell.cell.id}: {node.title}")),
+        fill(outline, x, y, WIDTH, node.height, visible(f"{node.cell.cell.id}: {node.title}")),
         _text(x + 9, y + 17, shortened(node.title), "name"),
-        _text(x + 9, y + 32, shortened(node.facts, FITS + 4), "facts"),
+        _text(x + 9, y + 32, shortened(node.facts, FITS + 6), "facts"),
     ]
     below = y + HEAD + 8
     if node.state:
@@ -267,13 +270,13 @@ def _box(node: Node, place: Placed) -> Markup:
     if node.more:
         lines = (len(node.scores) + 1) // 2
         drawn.append(_text(x + 9, below + LINE * lines, f"{node.more} more evalsets", "facts"))
-    return Markup("").join(drawn)
+    return joined(*drawn)
 
 
 def _text(x: float, y: float, text: str, kind: str) -> Markup:
     if not text:
-        return Markup("")
-    return Markup('<text class="{}" x="{:g}" y="{:g}">{}</text>').format(kind, x, y, visible(text))
+        return NONE
+    return fill('<text class="{}" x="{:g}" y="{:g}">{}</text>', kind, x, y, visible(text))
 
 
 def shortened(text: str, most: int = FITS) -> str:

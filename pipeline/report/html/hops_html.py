@@ -81,7 +81,7 @@ def hop_views(
                 hop=hop,
                 anchor=names.hops[name],
                 at=at,
-                look=look(hop),
+                look=look(hop, evidence.drift.findings),
                 components=own,
                 attribute=words((*own, *(change.component for change in changed))),
                 findings=tuple(f for f in evidence.drift.findings if f.where == name),

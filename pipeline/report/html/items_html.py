@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -13,6 +13,7 @@ from pipeline.report.escape import Safe
 from pipeline.report.html import text
 from pipeline.report.html.candidates import Candidate, Parting, Partings
 from pipeline.report.html.changes import Change, ChangedItem
+from pipeline.report.html.markup import NONE, fill
 from pipeline.report.html.matrix import MARKS, excerpt, question, words
 from pipeline.report.html.names import Names, numbers
 from pipeline.report.model import ReportInput, ran
@@ -198,9 +199,9 @@ class Items:
         """The last tokens both said."""
         place = item.first_divergent
         if answer is None or not place:
-            return Markup("")
+            return NONE
         pieces = answer.pieces[max(0, place - CONTEXT) : place]
-        lead = Markup("… ") if place > CONTEXT else Markup("")
+        lead = Markup("… ") if place > CONTEXT else NONE
         return lead + Markup(" ").join(token(piece) for piece in pieces)
 
     # --------------------------------------------------------------------------------- every cell
@@ -224,7 +225,7 @@ class Items:
             Said(
                 cells=tuple(cells),
                 state=state,
-                mark=_mark_of(state),
+                mark=MARKS.get(state, "x"),
                 answer=_said(said, end),
             )
             for (said, state, end), cells in groups.items()
@@ -303,7 +304,7 @@ def _marked(answer: Completion | None, place: int | None) -> Markup:
         return body
     last = text.token(answer.pieces[place]) if place < len(answer.pieces) else Markup("(end)")
     plain = text.shown(answer.text, ANSWER) if span[0] == len(answer.text) else body
-    return plain + Markup(" <mark>{}</mark>").format(last)
+    return plain + fill(" <mark>{}</mark>", last)
 
 
 _EMPTY = Markup('<span class="cut">(empty)</span>')
@@ -311,9 +312,9 @@ _EMPTY = Markup('<span class="cut">(empty)</span>')
 
 def _said(answer: str, end: str) -> Markup:
     if end == "none":
-        return Markup("")
+        return NONE
     body = text.shown(answer, OTHER) if answer else _EMPTY
-    note = Markup(' <span class="cut">ended by {}</span>').format(end)
+    note = fill(' <span class="cut">ended by {}</span>', end)
     return body if end == "stop" else body + note
 
 
@@ -348,10 +349,3 @@ def probability(log_prob: float) -> Safe:
     if value >= 0.1:
         return Safe(f"{value:.1f} %")
     return Safe(f"{value:.1g} %" if value >= 1e-4 else "< 0.0001 %")
-
-
-_STATES: Mapping[str, str] = {**MARKS}
-
-
-def _mark_of(state: str) -> str:
-    return _STATES.get(state, "x")

@@ -24,10 +24,8 @@ class Layout:
     height: float
 
 
-def layered(
-    heights: Mapping[str, float], edges: Iterable[tuple[str, str]], gap: float
-) -> Layout:
-    """Place nodes so that children stand right of their parent, around its middle.
+def layered(heights: Mapping[str, float], edges: Iterable[tuple[str, str]], gap: float) -> Layout:
+    """Place nodes so that children stand right of their parent, the first of them level with it.
 
     A subtree has a band of its own, so that nothing in it meets anything of another one. Edges from
     or to a node that is not there are left out, and so is any that would close a circle.
@@ -45,20 +43,31 @@ def layered(
     roots = [name for name in heights if name not in parents]
     order = _preorder(roots, children)
     bands = _bands(order, children, heights, gap)
-    placed: dict[str, Placed] = {}
-    tops = dict(zip(roots, _stacked(roots, bands, 0.0, gap), strict=True))
+    tops: dict[str, float] = {}
+    columns: dict[str, int] = {}
+    below = _stack(roots, 0.0, bands, tops, gap)
     for name in order:
-        column = placed[parents[name]].column + 1 if name in parents else 0
-        inner = _sum(children[name], bands, gap)
-        first = tops[name] + (bands[name] - inner) / 2
-        tops.update(zip(children[name], _stacked(children[name], bands, first, gap), strict=True))
-        placed[name] = Placed(column, tops[name] + (bands[name] - heights[name]) / 2)
+        columns[name] = columns[parents[name]] + 1 if name in parents else 0
+        if children[name]:
+            first = tops[name] + bands[name].middle - bands[children[name][0]].middle
+            _stack(children[name], first, bands, tops, gap)
     return Layout(
-        nodes=placed,
+        nodes={
+            name: Placed(columns[name], tops[name] + bands[name].middle - heights[name] / 2)
+            for name in order
+        },
         edges=tuple((parents[name], name) for name in heights if name in parents),
-        columns=max((place.column for place in placed.values()), default=-1) + 1,
-        height=_sum(roots, bands, gap),
+        columns=max(columns.values(), default=-1) + 1,
+        height=max(0.0, below - gap),
     )
+
+
+@dataclass(frozen=True)
+class _Band:
+    """The room a subtree takes from top to bottom, and where the middle of its root's box is."""
+
+    height: float
+    middle: float
 
 
 def _forest(heights: Mapping[str, float], edges: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -90,23 +99,22 @@ def _bands(
     children: Mapping[str, Sequence[str]],
     heights: Mapping[str, float],
     gap: float,
-) -> dict[str, float]:
-    """Height of each subtree."""
-    bands: dict[str, float] = {}
+) -> dict[str, _Band]:
+    found: dict[str, _Band] = {}
     for name in reversed(order):
-        bands[name] = max(heights[name], _sum(children[name], bands, gap))
-    return bands
-
-
-def _sum(names: Sequence[str], bands: Mapping[str, float], gap: float) -> float:
-    return sum(bands[name] for name in names) + gap * max(0, len(names) - 1)
-
-
-def _stacked(
-    names: Sequence[str], bands: Mapping[str, float], first: float, gap: float
-) -> list[float]:
-    found = []
-    for name in names:
-        found.append(first)
-        first += bands[name] + gap
+        own, below = heights[name] / 2, [found[child] for child in children[name]]
+        first = below[0].middle if below else 0.0
+        middle = max(own, first)
+        inner = sum(band.height for band in below) + gap * max(0, len(below) - 1)
+        found[name] = _Band(max(middle + own, middle - first + inner), middle)
     return found
+
+
+def _stack(
+    names: Sequence[str], at: float, bands: Mapping[str, _Band], tops: dict[str, float], gap: float
+) -> float:
+    """Place bands one below the other from `at` on; where the next would begin."""
+    for name in names:
+        tops[name] = at
+        at += bands[name].height + gap
+    return at

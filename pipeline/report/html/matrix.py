@@ -13,13 +13,12 @@ from pipeline.report.html.names import Names, numbers
 from pipeline.report.model import ReportInput, ran
 from pipeline.schema.cells import CellRecord
 from pipeline.schema.hops import ItemDrift
-from pipeline.schema.scores import ItemState
 
-ROWS = 600
+ROWS = 400
 """Items with a row of their own, at most."""
 EXCERPT = 90
 """Characters of a question beside its item."""
-MARKS: Mapping[ItemState, str] = {
+MARKS: Mapping[str, str] = {
     "correct": "c",
     "partial": "p",
     "wrong": "w",
@@ -119,6 +118,7 @@ def matrix(evidence: ReportInput, changed: Sequence[ChangedItem], names: Names) 
     keys = (*listed, *(key for key in evidence.prompts if everything and key not in listed))
     every_changed = {item.key for item in changed}
     evalsets = tuple(names.evalsets)
+    cells = by_variant(evidence.cells)
     drift = _Drift(evidence)
     sections = []
     for number, evalset in enumerate(evalsets):
@@ -128,9 +128,9 @@ def matrix(evidence: ReportInput, changed: Sequence[ChangedItem], names: Names) 
             Section(
                 evalset=evalset,
                 number=number,
-                scores=tuple(_total(evidence, cell, evalset) for cell in evidence.cells),
+                scores=tuple(_total(evidence, cell, evalset) for cell in cells),
                 rows=tuple(
-                    _row(evidence, key, listed.get(key), names, drift)
+                    _row(evidence, cells, key, listed.get(key), names, drift)
                     for key in keys
                     if key in evidence.prompts and evidence.prompts[key].evalset == evalset
                 ),
@@ -139,7 +139,7 @@ def matrix(evidence: ReportInput, changed: Sequence[ChangedItem], names: Names) 
                 same_shown=everything,
             )
         )
-    columns = tuple(_column(cell) for cell in evidence.cells)
+    columns = tuple(_column(cell) for cell in cells)
     groups = groupby(columns, key=lambda column: column.cell.cell.variant)
     return Matrix(
         columns=columns,
@@ -178,8 +178,21 @@ class _Drift:
         return self._changes.get((cell, key))
 
 
+def by_variant(cells: Iterable[CellRecord]) -> tuple[CellRecord, ...]:
+    """Cells of one variant together, variants in the order in which they first occur."""
+    found: dict[str, list[CellRecord]] = {}
+    for cell in cells:
+        found.setdefault(cell.cell.variant, []).append(cell)
+    return tuple(cell for own in found.values() for cell in own)
+
+
 def _row(
-    evidence: ReportInput, key: str, item: ChangedItem | None, names: Names, drift: _Drift
+    evidence: ReportInput,
+    cells: Sequence[CellRecord],
+    key: str,
+    item: ChangedItem | None,
+    names: Names,
+    drift: _Drift,
 ) -> Row:
     changes = item.changes if item else ()
     return Row(
@@ -190,7 +203,7 @@ def _row(
         components=words(change.component for change in changes),
         tags=names.tag_numbers(key),
         changed=item is not None,
-        marks=tuple(_mark(evidence, cell, key, drift) for cell in evidence.cells),
+        marks=tuple(_mark(evidence, cell, key, drift) for cell in cells),
     )
 
 
@@ -223,7 +236,8 @@ def _mark(evidence: ReportInput, cell: CellRecord, key: str, drift: _Drift) -> M
     if score is None:
         return Mark("o", "no answer")
     change = drift.of(name, key)
-    classes, said = [MARKS[score.state]], [score.state]
+    classes = [MARKS[score.state]]
+    said: list[str] = [score.state]
     if change is not None and change.flip != "none":
         classes.append("k" if change.flip == "worse" else "g")
         said.append(f"was {change.parent_state}")

@@ -20,12 +20,12 @@ from pipeline.report import escape, figures, hops, views
 from pipeline.report.escape import Safe
 from pipeline.report.html import charts, graph_svg, text
 from pipeline.report.html.candidates import Partings
-from pipeline.report.html.changes import changed_items
+from pipeline.report.html.changes import ChangedItem, changed_items
 from pipeline.report.html.hops_html import hop_views
 from pipeline.report.html.items_html import Items
 from pipeline.report.html.matrix import MARKS, matrix
 from pipeline.report.html.names import Names
-from pipeline.report.html.verdict import Gate, verdict
+from pipeline.report.html.verdict import Gate, examples, verdict
 from pipeline.report.machines import machine_rows
 from pipeline.report.markdown import FORMATS, TEMPLATES
 from pipeline.report.model import ReportInput, ran
@@ -46,6 +46,16 @@ STATES: Mapping[str, str] = {
     "unchecked": "no check",
 }
 """Score states as the legend explains them."""
+
+LOOKS = (
+    ("worse", "verdicts lost"),
+    ("fault", "not as it should be, no verdict lost"),
+    ("tokens", "other wording"),
+    ("calm", "no change"),
+    ("adapter", "adapter, there to change answers"),
+    ("missing", "not compared"),
+)
+"""Looks of a hop as the legend explains them."""
 
 
 def render(
@@ -73,6 +83,13 @@ def render(
     style, script = _source("report.css"), _source("report.js")
     changed = changed_items(evidence)
     shown = [item for item in changed if item.full]
+    known = {item.key: item for item in changed}
+    listed = {item.key for item in shown}
+    shown += [
+        known.get(key) or ChangedItem(key, (), ())
+        for key in examples(evidence)
+        if key not in listed
+    ]
     names = Names(evidence, tuple(item.key for item in shown))
     items = Items(evidence, names, vocabulary, partings or {})
     context = {
@@ -86,10 +103,11 @@ def render(
         "graph": graph_svg.drawing(evidence, names),
         "matrix": matrix(evidence, changed, names),
         "items": [items.view(item) for item in shown],
-        "unshown": [item for item in changed if not item.full],
+        "unshown": [item for item in changed if item.key not in names.items],
         "hops": hop_views(evidence, names, budgets),
         "has_budget": bool(budgets),
-        "legend": [(MARKS[state], words) for state, words in STATES.items()],  # type: ignore[index]
+        "looks": LOOKS,
+        "legend": [(MARKS[state], words) for state, words in STATES.items()],
         **_facts(evidence),
     }
     return environment().get_template("page.html.jinja").render(context)

@@ -15,11 +15,14 @@ from itertools import groupby
 from markupsafe import Markup, escape
 
 from pipeline.digest import sha256_text
+from pipeline.report.html.markup import NONE, fill, joined
 
 LIMIT = 1500
 """Characters shown of one text; a longer one is cut and named by the sha256 of the whole."""
 LINES = 40
 """Lines shown of one text."""
+PIECE = 60
+"""Characters shown of one token."""
 BEFORE = 400
 """Characters shown before the place that matters, where that is far into a text."""
 
@@ -36,30 +39,28 @@ def shown(text: str, limit: int = LIMIT) -> Markup:
     """The text from its beginning, at most `limit` characters and `LINES` lines of it."""
     end = _end(text, 0, limit)
     body = inert(text[:end])
-    return body if end == len(text) else Markup("{}{}").format(body, cut(text))
+    return body if end == len(text) else fill("{}{}", body, cut(text))
 
 
 def window(text: str, span: tuple[int, int], limit: int = LIMIT) -> Markup:
     """The text around `span`, which is marked; what is left out at either end is said."""
     at, after = span
-    start = 0 if at <= limit // 2 else at - BEFORE
+    start = 0 if at <= limit // 2 else max(0, at - min(BEFORE, limit // 2))
     end = max(_end(text, start, limit), min(after, start + limit))
     parts = [
-        Markup('<span class="cut">… {} characters before</span> ').format(f"{start:,}")
-        if start
-        else Markup(""),
+        fill('<span class="cut">… {} characters before</span> ', f"{start:,}") if start else NONE,
         inert(text[start:at]),
-        Markup("<mark>{}</mark>").format(inert(text[at : min(after, end)])),
+        fill("<mark>{}</mark>", inert(text[at : min(after, end)])),
         inert(text[min(after, end) : end]),
-        Markup("") if end == len(text) else cut(text),
+        NONE if end == len(text) else cut(text),
     ]
-    return Markup("").join(parts)
+    return joined(*parts)
 
 
 def cut(text: str) -> Markup:
     """That there is more, and what it is."""
     note = ' <span class="cut">… cut: {} characters in all, sha256 {}</span>'
-    return Markup(note).format(f"{len(text):,}", sha256_text(text))
+    return fill(note, f"{len(text):,}", sha256_text(text))
 
 
 def inert(text: str) -> Markup:
@@ -68,15 +69,15 @@ def inert(text: str) -> Markup:
         return _defused(escape(text))
     runs = groupby(text, key=str.isprintable)
     pieces = (escape("".join(run)) if plain else _marked(run) for plain, run in runs)
-    return _defused(Markup("").join(pieces))
+    return _defused(joined(*pieces))
 
 
 def _marked(run: Iterable[str]) -> Markup:
     found = []
     for char in run:
-        mark = Markup("<i>{}</i>").format(_NAMED.get(char) or _escape(char))
+        mark = fill("<i>{}</i>", _NAMED.get(char) or _escape(char))
         found.append(mark + Markup("\n") if char == "\n" else mark)
-    return Markup("").join(found)
+    return joined(*found)
 
 
 def _escape(char: str) -> str:
@@ -106,7 +107,7 @@ def _end(text: str, start: int, limit: int) -> int:
 
 
 def spelled(pieces: Iterable[str]) -> str | None:
-    """What vocabulary pieces say together; None where the bytes of a character are not all there."""
+    """What vocabulary pieces say together; None where not all bytes of a character are there."""
     found = bytearray()
     for piece in pieces:
         byte = _BYTE.fullmatch(piece)
@@ -138,9 +139,9 @@ def span_of(text: str, pieces: Sequence[str], place: int) -> tuple[int, int] | N
     return None
 
 
-def token(piece: str, limit: int = 60) -> Markup:
+def token(piece: str, limit: int = PIECE) -> Markup:
     """One vocabulary piece in a box, so that its spaces show."""
-    return Markup("<u>{}</u>").format(shown(piece, limit))
+    return fill("<u>{}</u>", shown(piece, limit))
 
 
 def ids(numbers: Sequence[int], pieces: Sequence[str], special: frozenset[int]) -> Markup:
@@ -170,20 +171,20 @@ def _tokens(
     def flush() -> None:
         if run:
             text = spelled(run)
-            found.append(inert("".join(run) if text is None else text))
+            found.append(shown("".join(run) if text is None else text))
             run.clear()
 
     for at, token in enumerate(shown_ids):
         piece = pieces[token] if 0 <= token < len(pieces) else f"id {token}"
         if token in special or at in near or not 0 <= token < len(pieces):
             flush()
-            box = Markup("<b>{}</b>" if token in special else "<u>{}</u>").format(inert(piece))
-            found.append(Markup("<mark>{}</mark>").format(box) if at == place else box)
+            box = fill("<b>{}</b>" if token in special else "<u>{}</u>", shown(piece, PIECE))
+            found.append(fill("<mark>{}</mark>", box) if at == place else box)
         else:
             run.append(piece)
     flush()
     if place is not None and place >= len(numbers):
         found.append(Markup("<mark>(end)</mark>"))
     if len(shown_ids) < len(numbers):
-        found.append(Markup(' <span class="cut">… {} ids in all</span>').format(f"{len(numbers):,}"))
-    return Markup("").join(found)
+        found.append(fill(' <span class="cut">… {} ids in all</span>', f"{len(numbers):,}"))
+    return joined(*found)

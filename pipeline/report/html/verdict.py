@@ -13,6 +13,8 @@ from pipeline.schema.hops import Component, Finding, HopDrift
 
 OTHERS = 4
 """Further hops and findings that are named at the top."""
+EXAMPLES = 60
+"""Items shown because they are named somewhere, at most."""
 Tone = Literal["bad", "odd", "good"]
 Gate = tuple[str, str]
 """A verdict (`pass`, `fail`, `error`, …) and what it is about."""
@@ -35,6 +37,11 @@ class Reason:
     def sentence(self) -> str:
         """What drift says about it."""
         return self.finding.message if self.finding else self.hop.summary
+
+    @property
+    def unseen(self) -> bool:
+        """Whether there is a fault that no golden prompt shows."""
+        return self.finding is not None and not self.example
 
 
 @dataclass(frozen=True)
@@ -73,15 +80,21 @@ def reasons(evidence: ReportInput) -> tuple[Reason, ...]:
     A fault comes before ordinary drift, however little it cost: a 2-bit file is not the original.
     """
     every = changes(evidence)
-    found = [
-        _reason(evidence, each, finding, every)
-        for each, finding in _blamed(evidence)
-    ]
+    found = [_reason(evidence, each, finding, every) for each, finding in _blamed(evidence)]
     known = {reason.hop.hop.name for reason in found}
     for hop in hops.ranked(evidence.drift.hops):
         if hop.hop.name not in known and any(is_change(hop, item) for item in hop.items):
             found.append(_reason(evidence, hop, None, every))
     return tuple(found)
+
+
+def examples(evidence: ReportInput, most: int = EXAMPLES) -> tuple[str, ...]:
+    """Items that reasons, findings and text paths name, in that order: they are shown in full."""
+    found = [reason.example for reason in reasons(evidence)]
+    found += [key for each in hops.findings(evidence) for key in each.items[:3]]
+    found += [first.key for hop in evidence.drift.hops for first in hop.text.prompts[:1]]
+    known = dict.fromkeys(key for key in found if key in evidence.prompts)
+    return tuple(known)[:most]
 
 
 def _blamed(evidence: ReportInput) -> list[tuple[HopDrift, Finding]]:
@@ -102,7 +115,9 @@ def _reason(
     own = of_hop(every, at)
     by_key = {change.item.key: change for change in own}
     keys = [key for key in (finding.items if finding else ()) if key in evidence.prompts]
-    telling = [key for key in keys if key in by_key] or keys or list(by_key) or _furthest(hop)
+    telling = [key for key in keys if key in by_key] or keys or list(by_key)
+    if not telling and finding and finding.component != "text":
+        telling = _furthest(hop)
     example = telling[0] if telling else ""
     blamed = (finding.component,) if finding and finding.component else ()
     return Reason(
@@ -131,31 +146,37 @@ def _headline(evidence: ReportInput, gate: Sequence[Gate] | None) -> str:
 
 
 def _outcome(evidence: ReportInput) -> str:
+    """A fault first, however little it cost; then what became of answers."""
     compared = [hop for hop in evidence.drift.hops if hop.compared]
     if not compared:
         return "No hop could be compared."
+    faulty = {hop.hop.name for hop, _ in _blamed(evidence)}
+    answers = _damage(compared)
+    if faulty:
+        verb = "is" if len(faulty) == 1 else "are"
+        return f"{len(faulty)} of {_hops(compared)} {verb} not as it should be; {answers}."
+    return f"{answers[0].upper()}{answers[1:]}."
+
+
+def _damage(compared: Sequence[HopDrift]) -> str:
     worse = [hop for hop in compared if hop.worse]
     if worse:
         count = sum(len(hop.worse) for hop in worse)
-        return f"{_answers(count)} became worse, over {len(worse)} of {_hops(len(compared))}."
+        return f"{_answers(count)} became worse, over {len(worse)} of {_hops(compared)}"
     parted = [hop for hop in compared if any(is_change(hop, item) for item in hop.items)]
-    faults = len(evidence.drift.findings)
     if parted:
         count = sum(is_change(hop, item) for hop in parted for item in hop.items)
-        words = f"No verdict became worse; {_answers(count)} changed, over {len(parted)} of "
-        return f"{words}{_hops(len(compared))}."
-    if faults:
-        one = "one thing is" if faults == 1 else f"{faults} things are"
-        return f"No answer changed, but {one} not as it should be."
-    return f"No answer changed over the {_hops(len(compared))} that were compared."
+        changed = f"{_answers(count)} changed, over {len(parted)} of {_hops(compared)}"
+        return f"no answer became worse; {changed}"
+    return f"no answer changed over {_hops(compared)}"
 
 
 def _answers(count: int) -> str:
     return "1 answer" if count == 1 else f"{count:,} answers"
 
 
-def _hops(count: int) -> str:
-    return "1 hop" if count == 1 else f"{count} hops"
+def _hops(compared: Sequence[HopDrift]) -> str:
+    return "1 hop" if len(compared) == 1 else f"{len(compared)} hops"
 
 
 def worst_of(gate: Sequence[Gate]) -> str:
@@ -167,7 +188,8 @@ def worst_of(gate: Sequence[Gate]) -> str:
 
 def _tone(evidence: ReportInput, gate: Sequence[Gate] | None) -> Tone:
     if gate:
-        return {"pass": "good", "skipped": "odd"}.get(worst_of(gate), "bad")  # type: ignore[return-value]
+        tones: dict[str, Tone] = {"pass": "good", "skipped": "odd"}
+        return tones.get(worst_of(gate), "bad")
     blamed = any(finding.component for finding in evidence.drift.findings)
     if blamed or any(hop.worse for hop in evidence.drift.hops):
         return "bad"
