@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline import environment, evalset, params, plan
 from pipeline.errors import LAST_ERROR
+from pipeline.gate import policy
 from pipeline.runtimes import registry
 
 
@@ -23,6 +24,7 @@ def project() -> str:
     found = params.read()
     items = evalset.load([evalset.path_of(name) for name in found.evalset_names])
     _lint(found)
+    policy.policy(found)
     cells = len(plan.plan(found))
     sets = len(found.evalset_names)
     return f"in order: {cells} cells, {len(items)} golden prompts in {sets} evalsets"

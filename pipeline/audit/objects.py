@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.audit import problems
 from pipeline.audit.hashes import md5_of
 from pipeline.audit.lock import Entry, Lock
+from pipeline.audit.locked import probed
 from pipeline.audit.problems import REMOTE, Audit, Problem
 from pipeline.errors import InputError, ToolError, did_you_mean
 
@@ -134,8 +135,8 @@ class Stores:
         """As far as any store lists what is in a folder."""
         found: dict[str, list[str]] = {}
         for path, entry in lock.outs.items():
-            if path.startswith("reports/"):
-                continue  # in git, not in DVC's cache
+            if path.startswith("reports/") or probed(entry):
+                continue  # not in DVC's cache
             found.setdefault(entry.md5, []).append(path)
             for inside, oid in self.listing(entry).items():
                 found.setdefault(oid, []).append(f"{path}/{inside}")
@@ -198,16 +199,13 @@ def check_remote(repo: Any, name: str, stores: Stores, lock: Lock, audit: Audit,
             f"remote {name} cannot be read: {said}", remedy=f"dvc status -c -r {name}"
         ) from None
     audit.problems += [_lost(store, oid, owners, lock) for oid in sorted(halves)]
+    gone = len(absent) - len(halves)
     if absent and len(absent) == len(owners):
-        audit.notes.append(
-            f"remote {name} has none of the {len(absent)} objects of this commit, or does not answer: "
-            f"dvc status -c -r {name}"
-        )
-    elif len(absent) > len(halves):
-        audit.notes.append(
-            f"{len(absent) - len(halves)} of {len(owners)} objects of this commit are not in remote {name}: "
-            f"dvc push -r {name}"
-        )
+        said = f"remote {name} has none of the {gone} objects of this commit, or does not answer"
+        audit.notes.append(f"{said}: dvc status -c -r {name}")
+    elif gone:
+        said = f"{gone} of {len(owners)} objects of this commit are not in remote {name}"
+        audit.notes.append(f"{said}: dvc push -r {name}")
 
 
 def _corrupt(store: Store, oid: str, owners: Owners, lock: Lock) -> Problem:

@@ -149,7 +149,8 @@ def _body(record: ReleaseRecord, artifact: ReleasedArtifact) -> Iterator[str]:
     yield "".join(f"{file.sha256}  {json.dumps(file.path)[1:-1]}\n" for file in artifact.files)
     yield (
         "```\n\nThe sha256 of these lines is the identity: in the folder,\n\n```sh\n"
-        "find . -type f | sed 's|^\\./||' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum\n"
+        "find . -type f | sed 's|^\\./||' | LC_ALL=C sort "
+        "| xargs -d '\\n' sha256sum -- | sha256sum\n"
         "```\n"
     )
 

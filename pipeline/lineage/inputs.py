@@ -623,7 +623,9 @@ class Inputs:
     def changes(self) -> tuple[InputChange, ...]:
         """Every input that differs, by kind and then name."""
         before, after = self.before, self.after
-        found = {
+        threads = [_at(side.index.params, "limits", "threads") or None for side in (before, after)]
+        found: dict[Key, _Sides] = {
+            **dict(_keys("threads", *({"": value} for value in threads))),
             **dict(self._environments.changes()),
             **dict(_source(before, after)),
             **dict(_adapters(before, after)),
@@ -632,8 +634,6 @@ class Inputs:
             **dict(_corpora(before, after)),
             **dict(_code(before, after)),
         }
-        threads = [_at(side.index.params, "limits", "threads") or None for side in (before, after)]
-        found |= dict(_keys("threads", *({"": value} for value in threads)))
         return tuple(
             InputChange(
                 kind=kind, name=name, before=s.before, after=s.after, details=tuple(s.details)

@@ -1,4 +1,4 @@
-"""A release reviewer: from opening the report to hop, cause and example, with real planted faults."""
+"""A release reviewer: from opening the report to hop, cause and example, with planted faults."""
 
 from __future__ import annotations
 

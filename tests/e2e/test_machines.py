@@ -521,7 +521,7 @@ def test_a_byte_flipped_in_the_bucket_is_found(merged_s3: Merged) -> None:
     assert done.returncode == 3, done.stdout
     assert f"changed  remote s3: {BUCKET}/cells/files/md5/{oid[:2]}/{oid[2:]}" in done.stdout
     assert "completions.jsonl" in done.stdout
-    assert "1 problems" in done.stdout
+    assert done.stdout.count("changed  ") == 1
 
 
 def _md5(path: Path) -> str:

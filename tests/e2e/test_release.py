@@ -24,7 +24,9 @@ from tests.conftest import need
 
 pytestmark = pytest.mark.e2e
 
-IDENTITY = "find . -type f | sed 's|^\\./||' | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum"
+IDENTITY = (
+    "find . -type f | sed 's|^\\./||' | LC_ALL=C sort | xargs -d '\\n' sha256sum -- | sha256sum"
+)
 
 
 @dataclass(frozen=True)

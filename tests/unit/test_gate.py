@@ -309,6 +309,13 @@ CASES = (
     ),
     Case("KL too high", Made(hops={Q4: {"kl": estimate(0.2)}}), "fail", 1, f"kl:{Q4}"),
     Case(
+        "KL above its limit, not for certain",
+        Made(hops={Q4: {"kl": estimate(0.105)}}),
+        "undecided",
+        1,
+        f"kl:{Q4}",
+    ),
+    Case(
         "KL at its limit",
         Made(hops={Q4: {"kl": estimate(0.097)}}),
         "undecided",
@@ -662,6 +669,11 @@ class TestPolicy:
         assert found("quantize", Q4, Scope("sql", "oom")) == {}
         assert found("quantize", Q4, Scope(None, "oom")) == {}
 
+    def test_the_last_rule_on_findings_wins(self) -> None:
+        policy_ = with_rules(Rule(allow=(ODD.code,)), Rule(cells=("mlx/*",), allow=()))
+        assert judged(FINDING, policy_).verdict == "fail"
+        assert row(judged(FINDING, policy_), f"{ODD.code}:{MLX}").rule == 7
+
     def test_a_policy_survives_being_written(self) -> None:
         policy_ = with_rules(Rule(max_kl="none", allow=("a",)), may_skip=("x",))
         again = GatePolicy.model_validate_json(canonical(policy_))
@@ -744,6 +756,11 @@ class TestMargins:
         assert margins.items_that_decide(Pairs.flips(40, 2, 0), 0.05) is None
         proof = margins.items_that_decide(Pairs.flips(40, 4, 0), 0.05, alpha=ALPHA / 50)
         assert proof is not None and proof > 40
+        lucky = Pairs.flips(30, 6, 0)
+        assert margins.low(lucky) > 0.05
+        more = margins.items_that_decide(lucky, 0.05, alpha=ALPHA / 18)
+        assert more is not None and more > 30
+        assert margins.sign_p(lucky.times(more)) < ALPHA / 18
 
     def test_items_that_decide_are_those_of_the_usual_formula(self) -> None:
         """Lu and Bean 1995, "On the sample size for one-sided equivalence of sensitivities based

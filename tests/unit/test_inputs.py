@@ -395,12 +395,20 @@ def test_limits_that_change_no_result_are_no_input() -> None:
     assert labels(WORLD.params(limits={**LIMITS, "deadline_s": 7, "workers": 1})) == []
 
 
+def with_params(**changes: Any) -> Evidence:
+    """The same evidence with other keys in the index alone."""
+    index = BASE.index.model_copy(update={"params": {**BASE.index.params, **changes}})
+    return replace(BASE, index=index)
+
+
 def test_a_section_nobody_knows_is_still_named() -> None:
-    index = BASE.index.model_copy(
-        update={"params": {**BASE.index.params, "ollama": {"host": "there"}}}
-    )
-    (found,) = inputs.changes(BASE, replace(BASE, index=index))
+    (found,) = inputs.changes(BASE, with_params(ollama={"host": "there"}))
     assert (found.label, found.before, found.after) == ("params ollama.host", "", "there")
+
+
+def test_threads_are_an_input_though_no_environment_says_so() -> None:
+    (found,) = inputs.changes(BASE, with_params(limits={"threads": 2}))
+    assert (found.label, found.before, found.after) == ("threads", "1", "2")
 
 
 def test_the_same_tensors_in_other_files() -> None:

@@ -93,6 +93,14 @@ def test_all_mistakes_are_named_at_once() -> None:
     assert "soruce" in said and "variants" in said and "limits.threads" in said
 
 
+def test_the_gates_policy_is_no_part_of_what_evidence_was_made_with() -> None:
+    found = params.parse(project(gate={"required": ["*"]}), where="test")
+    assert found.gate == {"required": ["*"]}
+    assert "gate" not in found.model_dump(mode="json")
+    assert params.parse(found.model_dump(mode="json"), where="test").gate == {}
+    assert "gate: " in complaint(gate=["*"])
+
+
 def test_a_file_that_is_not_yaml_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("source: [")
     with pytest.raises(InputError, match="not YAML"):

@@ -188,7 +188,7 @@ class TestPage:
         assert "8.50 bits per weight, 37 tensors: `F32 9, Q8_0 28`" in conversions
         assert "No gate was asked." in section(page, "Gate")
         assert "Nothing: every cell ran" in section(page, "What was not checked")
-        assert "xargs -d '\\n' sha256sum | sha256sum" in page
+        assert "xargs -d '\\n' sha256sum -- | sha256sum" in page
         assert "driftline verify --signature v1.0 --key PUBLIC.pem" in page
 
     def test_scores_have_their_interval_and_hops_their_cause(self) -> None:

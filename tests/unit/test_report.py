@@ -307,7 +307,7 @@ class TestSettings:
 
 
 def test_templates_are_packaged() -> None:
-    names = {path.name for path in markdown.TEMPLATES.iterdir()}
+    names = {path.name for path in markdown.TEMPLATES.iterdir() if path.is_file()}
     assert names == {
         f"{name}.md.jinja"
         for name in (

@@ -111,7 +111,8 @@ def _blamed(evidence: ReportInput) -> list[tuple[HopDrift, Finding]]:
 def _reason(
     evidence: ReportInput, hop: HopDrift, finding: Finding | None, every: Sequence[Change]
 ) -> Reason:
-    at = evidence.drift.hops.index(hop)
+    names = [each.hop.name for each in evidence.drift.hops]
+    at = names.index(hop.hop.name)
     own = of_hop(every, at)
     by_key = {change.item.key: change for change in own}
     keys = [key for key in (finding.items if finding else ()) if key in evidence.prompts]
