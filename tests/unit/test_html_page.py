@@ -265,7 +265,9 @@ class TestItems:
         assert marks == [" right", " left"]
         text = words(body)
         assert f"correct → wrong at {F32} → {Q2} (quantize)" in text
-        assert "weights the stored weights prefer it; the token said before it led by 2.5 nats" in text
+        assert (
+            "weights the stored weights prefer it; the token said before it led by 2.5 nats" in text
+        )
 
     def test_candidates_of_both_with_what_was_said(self) -> None:
         hop = f"{F32} → {Q2}"
