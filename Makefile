@@ -20,7 +20,7 @@ run: setup setup-vllm
 	driftline run
 
 test: setup setup-vllm lint
-	DRIFTLINE_REQUIRED_RUNTIMES=$(REQUIRED) $(BIN)/python -m pytest
+	DRIFTLINE_REQUIRED_RUNTIMES=$(REQUIRED) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -264,9 +264,10 @@ def _moved(
     hops = bisection.moved_hops(good.evidence, bad.evidence)
     hops = tuple(hop for hop in hops if not only_cells or hop.child in only_cells)
     if not hops:
+        verdicts = f"no verdict moved from correct between {good.name} and {bad.name}, and "
         raise InputError(
-            f"no verdict moved from correct between {good.name} and {bad.name}, and no hop's mean "
-            f"KL grew by {bisection.KL_MOVED - 1:.0%}{_elsewhere(good, bad, len(everything))}",
+            f"{'' if by else verdicts}no hop's mean KL grew by {bisection.KL_MOVED - 1:.0%}"
+            f"{_elsewhere(good, bad, len(everything))}",
             remedy=f"driftline compare {good.name} {bad.name}   (what differs at all)",
         )
     return (), hops[0]

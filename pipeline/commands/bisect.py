@@ -98,7 +98,7 @@ def _what(group: Group, question: Question) -> str:
 
 def _moved(question: Question) -> Iterator[str]:
     if hop := question.hop:
-        yield f"what moved: no verdict; mean KL of {hop.parent} → {hop.child}, in nats"
+        yield f"what moved: mean KL of {hop.parent} → {hop.child}, in nats"
         yield f"  {hop.good:.3g} → {hop.bad:.3g}"
         return
     cells = len({target.cell for target in question.targets})
