@@ -243,34 +243,30 @@ def _moved(
     good: Side, bad: Side, only_cells: tuple[str, ...], only_items: tuple[str, ...], by: str | None
 ) -> tuple[tuple[Moved, ...], MovedHop | None]:
     """What is measured: verdicts, or else a hop."""
+    if by == "kl":
+        if only_items:
+            raise InputError(
+                "--item is about verdicts, --by kl about a whole hop",
+                remedy="leave one of them out",
+            )
+        return (), _hop(good, bad, only_cells, "")
     everything = bisection.moved(good.evidence, bad.evidence)
     found = [each for each in everything if not only_cells or each.cell in only_cells]
+    known = sorted({each.key for each in found})
     for key in only_items:
-        if key not in {each.key for each in found}:
-            close = did_you_mean(key, {each.key for each in found})
+        if key not in known:
             raise InputError(
-                f'--item "{key}": its verdict did not move from correct{close}',
-                remedy=f"moved: {', '.join(sorted({each.key for each in found})[:10]) or 'none'}",
+                f'--item "{key}": its verdict did not move from correct{did_you_mean(key, known)}',
+                remedy=f"moved: {', '.join(known[:10]) or 'none'}",
             )
     found = [each for each in found if not only_items or each.key in only_items]
-    if by == "verdict" or (by is None and found):
-        if not found:
-            raise InputError(
-                f"no verdict moved from correct between {good.name} and {bad.name}"
-                f"{_elsewhere(good, bad, len(everything))}",
-                remedy=f"driftline bisect {good.name} {bad.name} --by kl",
-            )
+    if found:
         return tuple(found), None
-    hops = bisection.moved_hops(good.evidence, bad.evidence)
-    hops = tuple(hop for hop in hops if not only_cells or hop.child in only_cells)
-    if not hops:
-        verdicts = f"no verdict moved from correct between {good.name} and {bad.name}, and "
-        raise InputError(
-            f"{'' if by else verdicts}no hop's mean KL grew by {bisection.KL_MOVED - 1:.0%}"
-            f"{_elsewhere(good, bad, len(everything))}",
-            remedy=f"driftline compare {good.name} {bad.name}   (what differs at all)",
-        )
-    return (), hops[0]
+    none = f"no verdict moved from correct between {good.name} and {bad.name}"
+    none += _elsewhere(good, bad, len(everything))
+    if by == "verdict":
+        raise InputError(none, remedy=f"driftline bisect {good.name} {bad.name} --by kl")
+    return (), _hop(good, bad, only_cells, f"{none}, and ")
 
 
 def _elsewhere(good: Side, bad: Side, all_moved: int) -> str:
@@ -280,6 +276,17 @@ def _elsewhere(good: Side, bad: Side, all_moved: int) -> str:
     back = len(bisection.moved(bad.evidence, good.evidence))
     turned = f"driftline bisect {bad.name} {good.name}"
     return f" ({back} moved to correct: {turned} asks why)" if back else ""
+
+
+def _hop(good: Side, bad: Side, only_cells: tuple[str, ...], before: str) -> MovedHop:
+    """The hop that grew most; `before` is said where none did."""
+    for hop in bisection.moved_hops(good.evidence, bad.evidence):
+        if not only_cells or hop.child in only_cells:
+            return hop
+    raise InputError(
+        f"{before}no hop's mean KL grew by {bisection.KL_MOVED - 1:.0%}",
+        remedy=f"driftline compare {good.name} {bad.name}   (what differs at all)",
+    )
 
 
 def _stale(side: Side) -> tuple[str, ...]:

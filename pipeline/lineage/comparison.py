@@ -292,14 +292,13 @@ def _unstable(cell: CellRecord) -> frozenset[str]:
 
 
 def _same_inputs(old: CellRecord, new: CellRecord) -> bool:
-    """Whether two records of a cell name the same bytes, software and settings for its answers."""
+    """Whether two comparable records of a cell name the same bytes and software for its answers."""
     return all(
         getattr(old, field) == getattr(new, field)
         for field in (
             "artifact_identity",
             "adapter_identity",
             "prompts_sha256",
-            "decode",
             "code_sha256",
             "environment_sha256",
         )

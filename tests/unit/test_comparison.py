@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.drift import statistics
@@ -24,6 +24,7 @@ from pipeline.schema.comparison import (
 from pipeline.schema.scores import ItemState
 from pipeline.schema.statistics import Estimate
 from tests.unit.lineage_trees import (
+    ADAPTER,
     PROJECT,
     SEQUENCES,
     World,
@@ -177,6 +178,13 @@ def test_no_figure_where_cells_cannot_be_compared(why: str, common: bool) -> Non
     assert found == CellComparison(cell=name, reason=reason)
 
 
+def test_the_root_is_asked_every_evalset() -> None:
+    items = {**WORLD.items, "audit": {**WORLD.items["audit"], "a-00": "other"}}
+    found = against(WORLD.but(items=items))
+    assert cell(found, ROOT).reason == "evalset audit: 1 changed, 11 the same"
+    assert Q8 not in {each.cell for each in found.cells}
+
+
 def test_every_reason_is_given() -> None:
     world = WORLD.params(decode={**DECODE, "max_new_tokens": 8, "context_length": 256}).but(
         outcomes={Q8: FAILED}
@@ -315,6 +323,19 @@ def test_other_answers_with_a_reason_are_not_unexplained(world: World) -> None:
     assert found.unexplained == ()
 
 
+def test_other_prompts_and_another_adapter_are_reasons_too() -> None:
+    """Though neither the artifact nor any software differs."""
+    attached = "transformers/audit/attached"
+    stronger = replace(ADAPTER, metadata={**ADAPTER.metadata, "adapter_config.json:r": "16"})
+    for name, world in (
+        (Q8, WORLD.but(prompt=lambda text: text.upper())),
+        (attached, WORLD.but(adapters={"audit": stronger})),
+    ):
+        found = against(world.but(answer=only_in(name, lambda key: key[::-1])))
+        assert cell(found, name).changed == SEQUENCES
+        assert [each for each in found.unexplained if each.kind == "answers"] == []
+
+
 def test_other_bytes_from_the_same_inputs_are_unexplained() -> None:
     found = against(WORLD.but(bytes_of={"gguf/base/f32": "x"}))
     assert [each.name for each in found.unexplained] == ["gguf/base/f32"]
@@ -443,6 +464,7 @@ sequences = st.lists(
 
 
 @given(sequences)
+@settings(deadline=None)
 def test_swapping_turns_the_difference_around(drawn: list[tuple[float, float, int]]) -> None:
     before, after, rows = ([each[n] for each in drawn] for n in range(3))
     there = statistics.paired_means(before, after, rows)  # type: ignore[arg-type]

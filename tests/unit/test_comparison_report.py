@@ -10,7 +10,7 @@ from dataclasses import replace
 import click
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -38,7 +38,7 @@ from tests.unit.report_evidence import BAD, PARSER, nasty
 
 WORLD = World(where="v1")
 BASE = WORLD.evidence()
-Q8 = "llamacpp/base/q8_0"
+Q8, F32 = "llamacpp/base/q8_0", "llamacpp/base/f32"
 DECODE = PROJECT.decode.model_dump(mode="json")
 
 
@@ -126,6 +126,8 @@ def test_common_is_offered_and_said() -> None:
     assert "--common compares the items that are the same on both sides" in shown(plain)
     assert "on the 11 items both have unchanged" in shown(common)
     assert "--common compares" not in shown(common)
+    nothing = report(WORLD.but(items={**WORLD.items, "clauses": {"x-1": "other"}}), common=True)
+    assert "no item in common" in shown(nothing) and "--common compares" not in shown(nothing)
 
 
 def test_cells_on_one_side_are_listed() -> None:
@@ -140,6 +142,12 @@ def test_the_terminal_is_not_wider_than_it_is(width: int) -> None:
     assert all(cell_len(line) <= width for line in shown(EVENTFUL, width).splitlines())
 
 
+def test_what_is_too_long_for_a_line_is_folded_and_not_cut() -> None:
+    name = f"runtime/{'abcdefghij' * 12}/form"
+    text = shown(NOTHING.model_copy(update={"added_cells": (name,)}), 40)
+    assert name in "".join(line.strip() for line in text.splitlines())
+
+
 def test_a_pipe_gets_no_control_codes() -> None:
     assert not BAD.search(shown(EVENTFUL))
 
@@ -151,14 +159,16 @@ def test_the_worst_cell_and_the_furthest_hop_come_first() -> None:
             adapters={"audit": ADAPTER},
             code={"grade": "edited"},
             kl=lambda cell, key: little(cell, key) + moved[cell],
-            state=lambda cell, key: "wrong" if cell == Q8 else "correct",
+            state=lambda cell, key: (
+                "wrong" if cell == Q8 or (cell == F32 and key[-1] == "1") else "correct"
+            ),
         )
     )
     cells, hops = (
         next(s for s in sections(found) if s.title.startswith(title))
         for title in ("Cells on both", "Hops on both")
     )
-    assert cells.rows[0][0] == Q8
+    assert [row[0] for row in cells.rows] == [Q8, F32]
     assert hops.rows[0][0] == "transformers/audit/checkpoint → vllm/audit/checkpoint"
 
 
@@ -169,7 +179,7 @@ def test_json_is_the_report() -> None:
 
 
 def many(count: int) -> ComparisonReport:
-    names = [f"runtime/variant-{'x' * 60}/{n}" for n in range(count)]
+    names = [f"runtime/variant-{'x' * 250}/{n}" for n in range(count)]
     zero = Estimate(value=1e-3, se=0, low=1e-3, high=1e-3)
     return EVENTFUL.model_copy(
         update={
@@ -189,13 +199,16 @@ def many(count: int) -> ComparisonReport:
 def test_what_does_not_fit_is_counted() -> None:
     page = markdown(many(5000))
     assert len(page) <= LIMIT and "more (`--json` has all)" in page
-    assert f"… {5000 - ROWS} more (--json has all)" in shown(many(5000))
+    table = shown(many(5000), 400)
+    assert f"… {5000 - ROWS} more (--json has all)" in table
+    assert len(table.splitlines()) < 1000
     details = tuple(Detail(what=f"tensor {n}", before="a", after="b") for n in range(99))
     change = InputChange(kind="source", name="config", before="a", after="b", details=details)
     assert "… 87 more" in shown(NOTHING.model_copy(update={"inputs": (change,)}))
 
 
 @given(nasty)
+@settings(deadline=None)
 def test_hostile_text_is_shown_as_what_it_is(text: str) -> None:
     flip = Flip(key=text, before="correct", after="wrong")
     found = NOTHING.model_copy(

@@ -378,16 +378,16 @@ class TestHops:
 class TestOptional:
     def test_without_gate_and_baseline_that_is_said(self) -> None:
         root = tree(render(evidence()))
-        assert "no gate is set" in words(named(root, "top"))
-        assert "No baseline is set." in words(named(root, "since"))
-        assert "No gate is set" in words(named(root, "unchecked"))
+        assert "whether it passes: driftline gate" in words(named(root, "top"))
+        assert "No baseline is given here." in words(named(root, "since"))
+        assert "is not judged here: driftline gate" in words(named(root, "unchecked"))
 
     def test_a_gate(self) -> None:
         root = tree(render(evidence(), gate=[("pass", "size"), ("fail", "accuracy of sql")]))
         top = words(named(root, "top"))
         assert top.startswith("Gate: fail. ")
         assert "fail accuracy of sql" in top
-        assert "no gate is set" not in top
+        assert "whether it passes" not in top
 
     def test_a_baseline(self) -> None:
         root = tree(render(evidence(), baseline=["adapter audit: other bytes"]))

@@ -73,7 +73,7 @@ def render(
         evidence: everything that was measured.
         vocabulary: what the source calls its tokens; without it prompts are shown as text.
         partings: what was likely where answers part, of those that are shown in full.
-        gate: verdicts of the policy, each with what it is about; None where no policy is set.
+        gate: verdicts of the policy, each with what it is about; None where it was not asked.
         baseline: what changed since the baseline release, a line each; None without a baseline.
         budgets: what groups of stored tensors cost, of hops for which that was measured.
 
