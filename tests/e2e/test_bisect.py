@@ -191,6 +191,8 @@ def test_stopped_halfway_it_leaves_nothing_behind(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A run started in the background ignores SIGINT, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     home = untouched.folder / ".driftline"
     until = time.monotonic() + 120
