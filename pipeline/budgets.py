@@ -38,8 +38,10 @@ def measure(project: params.Params, name: str, *, most: int, say: Say) -> Budget
     hop = _hop(project, name)
     if not cells.SCORES.exists():
         raise InputError("nothing has been scored yet", remedy="driftline run")
-    found = cells.evidence(project)
+    records.manifest("grades")
+    found = cells.evidence(project, whole=True)
     parent, child = found[hop.parent], found[hop.child]
+    records.manifest(texts.name_of(child.record.cell.variant))
     text = _text(child.record.cell.variant, parent, most)
     _trusted(hop, parent, child)
     reference.prepare(project.limits.threads)

@@ -88,7 +88,7 @@ def take(revision: str, *, cells: Iterable[str] = (), made_at: str = "") -> tupl
     lock = _lock_at(origin)
     WORK.mkdir(exist_ok=True)
     with objects.repository() as repo, tempfile.TemporaryDirectory(dir=WORK) as temporary:
-        stores, verdicts = Stores(repo), []
+        stores, verdicts = Sources(repo), []
         for number, spec in enumerate(chosen):
             folder = Path(temporary, str(number))
             wanted = imports.wanted(project, spec)
@@ -107,7 +107,7 @@ def take(revision: str, *, cells: Iterable[str] = (), made_at: str = "") -> tupl
 
 
 def _found(
-    stores: Stores,
+    stores: Sources,
     lock: locks.Lock,
     origin: Origin,
     wanted: imports.Wanted,
@@ -190,7 +190,7 @@ def _lock_at(origin: Origin) -> locks.Lock:
 
 
 @dataclass
-class Stores:
+class Sources:
     """DVC's cache and its remotes, the default one first; a remote is opened when it is needed."""
 
     repo: Any
@@ -254,7 +254,7 @@ def _repair(name: str) -> str:
     return f"delete the object in remote {name}, then there: dvc push -r {name}"
 
 
-def fetch(stores: Stores, entry: locks.Entry, folder: Path) -> None:
+def fetch(stores: Sources, entry: locks.Entry, folder: Path) -> None:
     """Write the folder that a lock file's entry names to `folder`, which does not exist yet.
 
     Raises:

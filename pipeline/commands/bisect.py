@@ -12,7 +12,8 @@ import click
 from pipeline.commands.common import clean
 
 if TYPE_CHECKING:
-    from pipeline.audit.bisect import Answer, Question, Run
+    from pipeline.audit.bisect import Answer, Run
+    from pipeline.audit.question import Question
     from pipeline.lineage.bisection import Group, Guilty
 
 SHOWN = 10
@@ -52,8 +53,9 @@ def bisect(
     Exit code 0: found; 1: nothing could be named; 2: no such revision, nothing changed or moved.
     """
     from pipeline.audit import bisect as bisects
+    from pipeline.audit.question import ask
 
-    question = bisects.ask(good, bad, only_cells=cells, only_items=items, by=by)
+    question = ask(good, bad, only_cells=cells, only_items=items, by=by)
     if not as_json:
         click.echo("\n".join(_asked(question)))
     found = bisects.answer(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 from pipeline import params
 from pipeline.errors import DriftlineError, RefusedError
@@ -45,19 +45,7 @@ EXIT_CODES: Mapping[Verdict, int] = {
 }
 """Worst first: that is the order of precedence."""
 ORDER: tuple[Verdict, ...] = (*EXIT_CODES, "skipped")
-CHECKS: tuple[CheckKind, ...] = (
-    "evidence",
-    "cell",
-    "answers",
-    "finding",
-    "items",
-    "loss",
-    "gain",
-    "flips",
-    "kl",
-    "kl_p99",
-    "accuracy",
-)
+CHECKS: tuple[CheckKind, ...] = get_args(CheckKind)
 """In the order in which those of a cell are shown."""
 
 

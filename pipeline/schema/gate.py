@@ -17,6 +17,7 @@ from pipeline.schema.values import Value
 
 Verdict = Literal["pass", "fail", "error", "refused", "unstable", "undecided", "skipped"]
 CheckKind = Literal[
+    "evidence",
     "cell",
     "answers",
     "finding",
@@ -27,7 +28,6 @@ CheckKind = Literal[
     "kl",
     "kl_p99",
     "accuracy",
-    "evidence",
 ]
 NO_LIMIT = "none"
 

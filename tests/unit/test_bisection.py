@@ -15,8 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import environment, history
-from pipeline.audit import bisect as bisects
-from pipeline.audit.bisect import Question, Side
+from pipeline.audit import question as questions
+from pipeline.audit import worktree
+from pipeline.audit.question import Question, Side
 from pipeline.lineage import bisection
 from pipeline.lineage.bisection import Bad, Found, Group, Mix, MovedHop, groups, interacts, mixed
 from pipeline.params import parse
@@ -371,7 +372,7 @@ def test_the_ends_are_the_two_sides_but_for_what_is_no_input() -> None:
 
 def test_a_mix_is_written_so_that_every_yaml_reader_reads_the_same() -> None:
     data = {"1e3": "1e3", "yes": "no", "n": 1, "f": 1e-05, "l": ["0o7", "é"], "none": None}
-    text = bisects._yaml(data)
+    text = worktree._yaml(data)
     assert yaml.safe_load(text) == data
     assert '"1e3": "1e3"' in text
 
@@ -455,17 +456,17 @@ def test_every_file_of_a_mix_is_the_one_its_group_takes(
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(repository)
         good, bad = side("good"), side("bad")
-        paths = bisects._changed(good, bad)
+        paths = questions._changed(good, bad)
         known = groups(
             good.data,
             bad.data,
             paths,
-            json_keys=bisects._json_keys(good, bad, paths),
+            json_keys=questions._json_keys(good, bad, paths),
             code=False,
         )
         assert tuple(group.name for group in known) == SWAPPED
         question = Question(good, bad, known, (), None, (), (), same_here=True)
-        tree = bisects._Tree(repository, question, {})
+        tree = worktree.Tree(repository, question, {})
         for mix in (*mixes, set(SWAPPED)):
             params = tree.mix(frozenset(mix))
             assert params.merge.dtype == ("float16" if "merge" in mix else "float32")
@@ -512,7 +513,9 @@ def test_what_no_group_holds_is_not_testable(monkeypatch: pytest.MonkeyPatch) ->
     )
     monkeypatch.setattr("pipeline.lineage.inputs.changes", lambda _good, _bad: listed)
     nowhere = cast(Any, None)
-    said = list(bisects._untestable(nowhere, nowhere, (Group("template"), Group("adapter audit"))))
+    said = list(
+        questions._untestable(nowhere, nowhere, (Group("template"), Group("adapter audit")))
+    )
     assert [line.partition(":")[0] for line in said] == [
         "package mlx",
         "hardware",
@@ -536,8 +539,8 @@ def test_software_that_is_not_what_an_end_was_made_with_is_noted() -> None:
         project = parse(PARAMS, where=name)
         return Side(name, name, cast(Any, evidence), PARAMS, project, frozenset())
 
-    assert list(bisects._installed(end("good", here), end("bad", here), (), None)) == []
-    (note,) = bisects._installed(end("good", older), end("bad", here), (), None)
+    assert list(questions._installed(end("good", here), end("bad", here), (), None)) == []
+    (note,) = questions._installed(end("good", older), end("bad", here), (), None)
     assert note.startswith("transformers here is not good's: package python 3.1.4 → 3")
 
 
@@ -551,4 +554,4 @@ def test_software_that_is_not_what_an_end_was_made_with_is_noted() -> None:
     ],
 )
 def test_a_failed_run_says_what_the_stage_said(lines: list[str], reason: str) -> None:
-    assert bisects._reason(lines).startswith(reason)
+    assert worktree._reason(lines).startswith(reason)

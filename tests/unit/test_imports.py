@@ -522,8 +522,8 @@ class Repo:
 HELLO = "5d41402abc4b2a76b9719d911017c592"
 
 
-def stores(cache: Store, **remotes: Store | Exception) -> audit.Stores:
-    return audit.Stores(Repo(cache, **remotes))
+def stores(cache: Store, **remotes: Store | Exception) -> audit.Sources:
+    return audit.Sources(Repo(cache, **remotes))
 
 
 def test_an_object_comes_from_the_first_store_that_has_it(tmp_path: Path) -> None:
