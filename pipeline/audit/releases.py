@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from pipeline import evalset, history, params
-from pipeline.audit import signatures
+from pipeline.audit import judgement, signatures
 from pipeline.digest import sha256_text
 from pipeline.errors import DriftlineError, InputError, RefusedError, ToolError
 from pipeline.files import new_directory, write_text
@@ -30,7 +30,7 @@ from pipeline.history import RELEASES, GitTree
 from pipeline.lineage import bom, cards, evidence, release, statements
 from pipeline.lineage.evidence import Evidence
 from pipeline.report import release as page
-from pipeline.schema.gate import Blessing, GateReport
+from pipeline.schema.gate import GateReport
 from pipeline.schema.release import ReleaseRecord
 from pipeline.schema.values import canonical, canonical_json
 
@@ -95,10 +95,7 @@ def _gate(commit: str, found: Evidence) -> GateReport:
     A blessing expires; whether one had when the commit was made is a fact of the commit.
     """
     project = params.parse(_yaml(commit, "params.yaml"), where="HEAD:params.yaml")
-    path = blessings.FILE.as_posix()
-    given: tuple[Blessing, ...] = ()
-    if history.git("ls-tree", "--name-only", commit, "--", path):
-        given = blessings.parse(_yaml(commit, path), where=f"HEAD:{path}")
+    given = judgement.accepted_at(commit, where="HEAD:")
     today = date.fromisoformat(history.git("show", "-s", "--format=%cs", commit))
     return evaluation.evaluate(policy.policy(project), found, given, today=today)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from datetime import date, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,11 +35,12 @@ def gate(revision: str | None, as_json: bool) -> None:
     was edited or is another project's; 4: a required cell failed; 5: one is unstable. The first of
     3, 4, 5, 1 that holds.
     """
+    from pipeline.audit import judgement
     from pipeline.errors import RefusedError
     from pipeline.gate import evaluation
 
     try:
-        report = _judged(revision)
+        report, _ = judgement.judged(revision, today=date.today())
     except RefusedError as error:
         if not as_json:
             raise
@@ -69,79 +69,22 @@ def bless(reason_id: str, reason: str, expires: Any) -> None:
     ID is in brackets at the end of a line of `driftline gate`. The entry has the name from git's
     configuration and covers nothing worse: more flips, other items, a larger figure count again.
     """
+    from pipeline.audit import judgement
     from pipeline.gate import blessings
     from pipeline.report.escape import visible
 
     head = date.fromisoformat(_git_fact("show", "-s", "--format=%cs", "HEAD"))
     until = expires.date() if expires else head + LASTS
     _check_is_ahead(until)
-    report = _judged(None)
+    report, _ = judgement.judged(None, today=date.today())
     made = blessings.bless(
         report, reason_id, reason=reason, by=_name(), accepted=head, expires=until
     )
-    others = [each for each in _blessings(_here(blessings.FILE)) if each.id != reason_id]
+    others = [each for each in judgement.accepted_at(None) if each.id != reason_id]
     _write([*others, *made])
     for each in made:
         click.echo(f"accepted until {each.expires} by {visible(each.by)}: {visible(each.fact)}")
     click.echo(f"next: git add {blessings.FILE} && git commit")
-
-
-# -------------------------------------------------------------------------------- what is judged
-
-
-def _judged(revision: str | None) -> GateReport:
-    """The report on the working tree, or on a commit with its own policy and blessings."""
-    from pipeline import history, params
-    from pipeline.gate import evaluation, policy
-    from pipeline.gate.blessings import FILE
-
-    if revision is None:
-        project, accepted = params.read(), _blessings(_here(FILE))
-    else:
-        commit = history.commit_of(revision)
-        project = _project(revision, _there(commit, params.PARAMS_FILE))
-        accepted = _blessings(_there(commit, FILE), f"{revision}:")
-    found = history.at(revision)
-    evaluation.check_made_with(project, found)
-    return evaluation.evaluate(policy.policy(project), found, accepted, today=date.today())
-
-
-def _project(revision: str, text: str | None) -> Any:
-    from pipeline import params
-
-    where = f"{revision}:{params.PARAMS_FILE}"
-    return params.parse(_yaml(text, where), where=where)
-
-
-def _blessings(text: str | None, where: str = "") -> tuple[Blessing, ...]:
-    from pipeline.gate import blessings
-
-    where += blessings.FILE.as_posix()
-    return blessings.parse(_yaml(text, where), where=where)
-
-
-def _yaml(text: str | None, where: str) -> Any:
-    import yaml
-
-    from pipeline.errors import InputError
-
-    try:
-        return yaml.safe_load(text or "")
-    except yaml.YAMLError as error:
-        raise InputError(f"{where}: not YAML: {error}", remedy=f"correct {where}") from None
-
-
-def _here(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
-
-
-def _there(commit: str, path: Path) -> str | None:
-    """A file of the project at a commit; None where it has none."""
-    from pipeline import history
-
-    if not history.git("ls-tree", "--name-only", commit, "--", path.as_posix()):
-        return None
-    return history.git("cat-file", "blob", f"{commit}:./{path.as_posix()}")
 
 
 def _check_is_ahead(until: date) -> None:

@@ -1,0 +1,71 @@
+"""The gate on the working tree or a commit: reads policy, blessings and evidence, then judges."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline import history, params
+from pipeline.errors import InputError
+from pipeline.gate import blessings, evaluation, policy
+from pipeline.lineage.evidence import Evidence
+from pipeline.params import PARAMS_FILE, Params
+from pipeline.schema.gate import Blessing, GateReport
+
+
+def judged(revision: str | None, *, today: date) -> tuple[GateReport, Evidence]:
+    """The report on the working tree (None), or on a release or git revision, and its evidence.
+
+    A revision is judged by the policy and the blessings it has.
+
+    Raises:
+        InputError: there is no such revision, or its params.yaml or blessings.yaml is none.
+        RefusedError: the evidence was edited, or made with another params.yaml.
+    """
+    commit = None if revision is None else history.commit_of(revision)
+    project = params.read() if commit is None else _project(commit, str(revision))
+    accepted = accepted_at(commit, where=f"{revision}:" if revision else "")
+    found = history.at(revision)
+    evaluation.check_made_with(project, found)
+    return evaluation.evaluate(policy.policy(project), found, accepted, today=today), found
+
+
+def accepted_at(commit: str | None, *, where: str = "") -> tuple[Blessing, ...]:
+    """Entries of blessings.yaml in the working tree (None) or at a commit; none without the file.
+
+    Args:
+        commit: 40-hex, or None.
+        where: what messages put before the file's name.
+
+    Raises:
+        InputError: it is not YAML, or not a list of blessings; all problems at once.
+    """
+    text = _here(blessings.FILE) if commit is None else _there(commit, blessings.FILE)
+    name = f"{where}{blessings.FILE}"
+    return blessings.parse(_yaml(text, name), where=name)
+
+
+def _project(commit: str, name: str) -> Params:
+    where = f"{name}:{PARAMS_FILE}"
+    return params.parse(_yaml(_there(commit, PARAMS_FILE), where), where=where)
+
+
+def _yaml(text: str | None, where: str) -> Any:
+    try:
+        return yaml.safe_load(text or "")
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not YAML: {error}", remedy=f"correct {where}") from None
+
+
+def _here(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _there(commit: str, path: Path) -> str | None:
+    """A file of the project at a commit; None where it has none."""
+    if not history.git("ls-tree", "--name-only", commit, "--", path.as_posix()):
+        return None
+    return history.git("cat-file", "blob", f"{commit}:./{path.as_posix()}")
