@@ -6,11 +6,12 @@ from pathlib import Path
 
 from pipeline import cells, params, records, texts
 from pipeline.counterfactual import gguf, mlx, reference
-from pipeline.counterfactual.budget import ForcedText, Say, budget
+from pipeline.counterfactual.budget import ForcedText, Say, Subject, budget
 from pipeline.distributions import IDS, SEQUENCES
 from pipeline.drift.evidence import CellEvidence
 from pipeline.errors import InputError, RefusedError, did_you_mean
 from pipeline.files import write_text
+from pipeline.judgement import BUDGETS
 from pipeline.lineage import graph
 from pipeline.report.heatmap import svg
 from pipeline.schema.budget import Budget
@@ -18,7 +19,6 @@ from pipeline.schema.forced import ForcedSequence
 from pipeline.schema.hops import Hop
 from pipeline.schema.values import dump, load_lines
 
-FOLDER = Path("reports/budget")
 MEASURED = ("convert", "quantize")
 
 
@@ -46,13 +46,18 @@ def measure(project: params.Params, name: str, *, most: int, say: Say) -> Budget
     _trusted(hop, parent, child)
     reference.prepare(project.limits.threads)
     before, after = _model(parent), reference.arrays(_model(child))
-    return budget(hop.name, before, after, text, say)
+    return budget(_subject(hop, parent, child), before, after, text, say)
+
+
+def _subject(hop: Hop, parent: CellEvidence, child: CellEvidence) -> Subject:
+    ends = (parent.record.artifact_identity, child.record.artifact_identity)
+    return Subject(hop.name, *ends)
 
 
 def write(found: Budget) -> tuple[Path, Path]:
     """Write the budget as JSON and as a heat map."""
     stem = found.hop.partition(" → ")[2].replace("/", "-")
-    data, picture = FOLDER / f"{stem}.json", FOLDER / f"{stem}.svg"
+    data, picture = BUDGETS / f"{stem}.json", BUDGETS / f"{stem}.svg"
     dump(found, data)
     write_text(picture, svg(found))
     return data, picture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline import environment, evalset, params, plan
+from pipeline import environment, evalset, history, judgement, params, plan
 from pipeline.errors import LAST_ERROR
 from pipeline.gate import policy
 from pipeline.runtimes import registry
@@ -18,13 +18,16 @@ def project() -> str:
         One line that says what was found to be in order.
 
     Raises:
-        InputError: params.yaml or an evalset is wrong.
+        InputError: params.yaml, an evalset or blessings.yaml is wrong; or the baseline is none.
         RefusedError: a local source or adapter must not be loaded.
     """
     found = params.read()
     items = evalset.load([evalset.path_of(name) for name in found.evalset_names])
     _lint(found)
     policy.policy(found)
+    judgement.accepted_at(None)
+    if found.baseline is not None:
+        history.commit_of(found.baseline)
     cells = len(plan.plan(found))
     sets = len(found.evalset_names)
     return f"in order: {cells} cells, {len(items)} golden prompts in {sets} evalsets"

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
-from pipeline import cells, imports, params, records
+from dataclasses import replace
+
+from pipeline import cells, imports, judgement, params, records
 from pipeline.drift.hops import median_divergence
+from pipeline.gate.evaluation import outlook
 from pipeline.grade import EvalsetScore
 from pipeline.report.model import ReportInput
 from pipeline.schema.hops import DriftReport
 from pipeline.schema.values import load, load_lines
+
+
+def judged(project: params.Params) -> ReportInput:
+    """`read`, with what it is held against: policy and blessings, baseline, error budgets.
+
+    Raises:
+        InputError: an error budget is of another format, or the baseline is nowhere.
+        RefusedError: something is not what its record says.
+    """
+    found = read(project)
+    gate, baseline = judgement.standing(project)
+    identities = {cell.cell.id: cell.artifact_identity for cell in found.cells}
+    ends = {
+        hop.hop.name: (identities.get(hop.hop.parent), identities.get(hop.hop.child))
+        for hop in found.drift.hops
+    }
+    budgets = judgement.budgets()
+    current = tuple(
+        each
+        for each in budgets
+        if ends.get(each.hop) == (each.parent_identity, each.child_identity)
+    )
+    return replace(
+        found,
+        gate=gate,
+        later=outlook(gate),
+        baseline=baseline,
+        budgets=current,
+        old_budgets=tuple(each.hop for each in budgets if each not in current),
+    )
 
 
 def read(project: params.Params) -> ReportInput:

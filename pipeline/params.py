@@ -17,7 +17,7 @@ BASE = "base"
 """The variant that is the source itself, with no adapter."""
 ROOT_CELL = f"transformers/{BASE}/checkpoint"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-RESERVED = (BASE, "source", "corpora", "imports")
+RESERVED = (BASE, "source", "corpora", "imports", "report")
 """Names no adapter can have: the probe has files of these names beside the adapters'."""
 MOVABLE = ("llamacpp", "mlx", "vllm")
 """Runtimes whose cells another machine may make: Transformers makes the references, here."""
@@ -137,8 +137,9 @@ class Params(Value):
     `variants` are the checkpoints that are converted and shipped: `base` (the source itself) or an
     adapter's name. `evalsets` maps a variant to the evalsets it is scored on; the source in
     Transformers, root of every comparison, is scored on all of them. `elsewhere` are the runtimes
-    whose cells another machine makes. `gate` is read by `pipeline.gate` alone: it judges evidence
-    and makes none, so it is in no dump of this, and an edit of its format re-runs no stage.
+    whose cells another machine makes. `gate` is read by `pipeline.gate` alone, and `baseline` names
+    the release that reports compare with: they judge evidence and make none, so they are in no dump
+    of this, and an edit of theirs scores nothing anew.
     """
 
     source: Location
@@ -154,6 +155,7 @@ class Params(Value):
     limits: Limits
     elsewhere: tuple[str, ...] = ()
     gate: dict[str, JsonValue] = Field(default_factory=dict, exclude=True)
+    baseline: str | None = Field(default=None, min_length=1, exclude=True)
 
     @field_validator("elsewhere")
     @classmethod

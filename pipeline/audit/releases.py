@@ -20,8 +20,8 @@ from typing import Any
 
 import yaml
 
-from pipeline import evalset, history, params
-from pipeline.audit import judgement, signatures
+from pipeline import evalset, history, judgement, params
+from pipeline.audit import signatures
 from pipeline.digest import sha256_text
 from pipeline.errors import DriftlineError, InputError, RefusedError, ToolError
 from pipeline.files import new_directory, write_text

@@ -35,7 +35,7 @@ def gate(revision: str | None, as_json: bool) -> None:
     was edited or is another project's; 4: a required cell failed; 5: one is unstable. The first of
     3, 4, 5, 1 that holds.
     """
-    from pipeline.audit import judgement
+    from pipeline import judgement
     from pipeline.errors import RefusedError
     from pipeline.gate import evaluation
 
@@ -69,7 +69,7 @@ def bless(reason_id: str, reason: str, expires: Any) -> None:
     ID is in brackets at the end of a line of `driftline gate`. The entry has the name from git's
     configuration and covers nothing worse: more flips, other items, a larger figure count again.
     """
-    from pipeline.audit import judgement
+    from pipeline import judgement
     from pipeline.gate import blessings
     from pipeline.report.escape import visible
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 WIDE = 160
 """Columns where nobody says how wide the terminal is."""
 ITEMS = 10
+REASONS = 5
+"""Reasons of the gate that are listed."""
 PADDING = 3
 NARROW = 110
 """Below this many columns a hop goes by the cell it leads to."""
@@ -55,14 +57,14 @@ def show(items: int) -> None:
 
     from pipeline import cells, params
     from pipeline.errors import InputError
-    from pipeline.evidence import read
+    from pipeline.evidence import judged
 
     project = params.read()
     if not cells.DRIFT.exists():
         raise InputError("nothing has been scored yet", remedy="driftline run")
     width = shutil.get_terminal_size((WIDE, 40)).columns if sys.stdout.isatty() else WIDE
     console = Console(width=width, highlight=False)
-    for part in tables(read(project), width, items):
+    for part in tables(judged(project), width, items):
         console.print(part)
 
 
@@ -73,11 +75,12 @@ def tables(evidence: ReportInput, width: int, items: int = ITEMS) -> Iterator[Re
     from pipeline.report.escape import visible
     from pipeline.report.html.verdict import verdict
 
-    found = verdict(evidence, None)
+    found = verdict(evidence)
     yield Text(found.headline, style="bold")
     for reason in found.reasons[:1]:
         example = f"; for example {reason.example}" if reason.example else ""
         yield Text(visible(f"{reason.hop.hop.name}: {reason.sentence}{example}", 2000))
+    yield from map(Text, _gate(evidence))
     yield table("cells", _cells(evidence, width), width)
     yield table("hops, worst first", _hops(evidence, width), width)
     changed = _items(evidence, items)
@@ -124,6 +127,31 @@ def fitting(columns: Sequence[Column], width: int) -> tuple[Column, ...]:
             chosen.append(column)
             left -= column.width + PADDING
     return tuple(column for column in columns if column in chosen)
+
+
+def _gate(evidence: ReportInput) -> Iterator[str]:
+    """What the policy says, what was accepted, and what differs from the baseline."""
+    from pipeline.report import comparison
+    from pipeline.report.escape import visible
+
+    gate, baseline = evidence.gate, evidence.baseline
+    if gate is not None:
+        counts = f"{gate.passed} checks pass, {len(gate.stops)} stop it"
+        later = "".join(f"; after {each.after}: {each.verdict}" for each in evidence.later)
+        yield f"gate: {gate.verdict} ({counts}, {len(gate.accepted)} accepted{later})"
+        for row in gate.stops[:REASONS]:
+            yield f"  {row.verdict}: {visible(row.cell)}: {visible(row.message, 600)}"
+        if len(gate.stops) > REASONS:
+            yield f"  {len(gate.stops) - REASONS} more: driftline gate"
+        for row in gate.accepted:
+            if row.blessed:
+                why = f"{visible(row.blessed.by)} until {row.blessed.expires}"
+                yield f"  accepted: {visible(row.id)}: {why}: {visible(row.blessed.reason, 600)}"
+    if baseline is not None:
+        said = visible(baseline.problem)
+        if baseline.comparison is not None:
+            said = "; ".join(each.title for each in comparison.sections(baseline.comparison))
+        yield f"since {visible(baseline.name)}: {said}"
 
 
 def _cells(evidence: ReportInput, width: int) -> tuple[Column, ...]:

@@ -42,11 +42,20 @@ class ForcedText:
     sequences: tuple[ForcedSequence, ...]
 
 
-def budget(hop: str, parent: Any, child: Arrays, text: ForcedText, say: Say) -> Budget:
+@dataclass(frozen=True)
+class Subject:
+    """What a budget is of: a hop by name, and the identities of the artifacts at its ends."""
+
+    hop: str
+    parent_identity: str
+    child_identity: str
+
+
+def budget(subject: Subject, parent: Any, child: Arrays, text: ForcedText, say: Say) -> Budget:
     """What each group of the child's tensors costs in the parent's model.
 
     Args:
-        hop: its name, for the record.
+        subject: for the record.
         parent: the parent's stored weights as a model of the reference runtime; left as it was.
         child: the child's stored weights by the same names, float32.
         text: what to teacher-force.
@@ -68,7 +77,9 @@ def budget(hop: str, parent: Any, child: Arrays, text: ForcedText, say: Say) -> 
         costs.append(GroupCost(layer=layer, module=module, tensors=tuple(names), kl=swapped(names)))
     whole = swapped([name for names in groups.values() for name in names])
     return Budget(
-        hop=hop,
+        hop=subject.hop,
+        parent_identity=subject.parent_identity,
+        child_identity=subject.child_identity,
         positions=sum(sequence.n_rows for sequence in text.sequences),
         control=control,
         whole=whole,

@@ -96,18 +96,22 @@ def _rounded_up(value: float) -> float:
 
 
 def applied(row: GateVerdict, given: Iterable[Blessing], today: date) -> GateVerdict:
-    """The row with the blessing that covers it, or with why the one of its id does not."""
+    """The row with the blessing that covers it longest, or with why those of its id do not."""
     if row.verdict not in BLESSABLE:
         return row
-    remark = ""
-    for each in (each for each in given if each.id == row.id):
-        if not covers(each, row):
-            remark = remark or f"blessed by {each.by} as: {each.fact}; this is not covered"
-        elif each.expires < today:
-            remark = f"blessed by {each.by} until {each.expires}: expired"
-        else:
-            return row.model_copy(update={"blessed": each})
-    return row.model_copy(update={"remark": remark})
+    mine = [each for each in given if each.id == row.id]
+    if not mine:
+        return row
+    covering = [each for each in mine if covers(each, row)]
+    if not covering:
+        first = mine[0]
+        remark = f"blessed by {first.by} as: {first.fact}; this is not covered"
+        return row.model_copy(update={"remark": remark})
+    last = max(covering, key=lambda each: each.expires)
+    if last.expires < today:
+        remark = f"blessed by {last.by} until {last.expires}: expired"
+        return row.model_copy(update={"remark": remark})
+    return row.model_copy(update={"blessed": last})
 
 
 def covers(blessing: Blessing, row: GateVerdict) -> bool:

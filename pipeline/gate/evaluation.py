@@ -30,6 +30,7 @@ from pipeline.schema.gate import (
     GatePolicy,
     GateReport,
     GateVerdict,
+    Later,
     Verdict,
 )
 from pipeline.schema.hops import Finding
@@ -47,6 +48,8 @@ EXIT_CODES: Mapping[Verdict, int] = {
 ORDER: tuple[Verdict, ...] = (*EXIT_CODES, "skipped")
 CHECKS: tuple[CheckKind, ...] = get_args(CheckKind)
 """In the order in which those of a cell are shown."""
+ALWAYS = date.min
+"""The day on which no blessing has expired."""
 
 
 def evaluate(
@@ -82,6 +85,23 @@ def evaluate(
         blessings=tuple(blessed.use(each, rows, today) for each in given),
         notes=tuple(policies.notes(policy, gate.kinds)),
     )
+
+
+def outlook(report: GateReport) -> tuple[Later, ...]:
+    """How the verdict changes as the blessings in a report expire, one after the other.
+
+    Of a report in which every blessing is in force (`ALWAYS`), that is all there is to say about
+    time: a page made from it is the same whenever it is made.
+    """
+    found, verdict = [], report.verdict
+    lasting = [(each.blessed.expires, each.verdict) for each in report.checks if each.blessed]
+    for end in sorted({expires for expires, _ in lasting}):
+        over = [known for expires, known in lasting if expires <= end]
+        then = worst((report.verdict, *over))
+        if then != verdict:
+            found.append(Later(after=end, verdict=then))
+            verdict = then
+    return tuple(found)
 
 
 def refused(error: DriftlineError, *, today: date) -> GateReport:

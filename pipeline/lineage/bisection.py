@@ -355,7 +355,7 @@ _NAMED: Mapping[Key, str] = {
     ("distributions", "corpora"): "corpora",
     ("limits", "threads"): "limits.threads",
 }
-_NO_INPUT = ("limits", "elsewhere", "gate")
+_NO_INPUT = ("limits", "elsewhere", "gate", "baseline")
 """Sections that say how long, how much and where, and so nothing of what comes out."""
 _ONE_EACH = {"adapters": "adapter", "evalsets": "evalsets of"}
 

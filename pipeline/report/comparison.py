@@ -363,9 +363,14 @@ def markdown(report: ComparisonReport) -> str:
 
 def _page(report: ComparisonReport, rows: int) -> Iterator[Safe]:
     yield Safe(f"# {escape.code(report.before)} → {escape.code(report.after)}")
+    yield from body(report, rows, heading="##", more="`--json` has all")
+
+
+def body(report: ComparisonReport, rows: int, *, heading: str, more: str) -> Iterator[Safe]:
+    """Lines of Markdown, sections under `heading`, at most `rows` rows each, then `more`."""
     for section in sections(report, min(rows, LINES)):
         yield Safe("")
-        yield Safe(f"## {'⚠ ' if section.loud else ''}{section.title}")
+        yield Safe(f"{heading} {'⚠ ' if section.loud else ''}{section.title}")
         for note in section.notes:
             yield Safe("")
             yield note if isinstance(note, Safe) else escape.prose(note)
@@ -377,7 +382,7 @@ def _page(report: ComparisonReport, rows: int) -> Iterator[Safe]:
                 yield _row(row)
         if len(section.rows) > rows:
             yield Safe("")
-            yield Safe(f"… {len(section.rows) - rows} more (`--json` has all)")
+            yield Safe(f"… {len(section.rows) - rows} more ({more})")
 
 
 def _row(cells: tuple[Cell, ...]) -> Safe:

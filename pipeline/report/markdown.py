@@ -17,7 +17,7 @@ from jinja2 import (
     select_autoescape,
 )
 
-from pipeline.report import escape, figures, hops, views
+from pipeline.report import comparison, escape, figures, hops, views
 from pipeline.report.escape import Safe
 from pipeline.report.graph import flowchart
 from pipeline.report.items import Fitted, changed_items, fit, fit_per_hop, token_changes
@@ -25,6 +25,7 @@ from pipeline.report.machines import machine_rows
 from pipeline.report.model import ReportInput, ran
 from pipeline.report.settings import runtime_matrix
 from pipeline.report.stored import FURTHEST, stored_rows
+from pipeline.schema.comparison import ComparisonReport
 
 TEMPLATES = Path(__file__).parent / "templates"
 LIMIT = 64_000
@@ -33,6 +34,8 @@ ROOM = 16_000
 """Bytes that answers and figures of hops should have, before the rest is said in less detail."""
 FIGURES = 6
 """One part in this many of them is for the figures of hops."""
+SINCE = 12
+"""Rows of each table about the baseline release: `driftline compare` has a page for itself."""
 NOTES = 1_000
 """Bytes for the lines that say how much is left out."""
 SENTENCE = 4
@@ -129,6 +132,8 @@ def environment(detail: Detail) -> Environment:
     for name in FORMATS:
         page.filters[name] = getattr(figures, name)
     page.filters["top"] = partial(_top, rows=detail.rows)
+    page.filters["top_of"] = lambda values, rows: _top(values, rows=min(rows, detail.rows))
+    page.filters["day"] = lambda value: Safe(value.isoformat())
     page.filters["first"] = _first
     return page
 
@@ -159,8 +164,13 @@ def _context(evidence: ReportInput, detail: Detail) -> dict[str, Any]:
     every = evidence.drift.hops
     compared = [hop for hop in every if hop.compared]
     measured = hops.measured(evidence)
+    changed = evidence.baseline.comparison if evidence.baseline else None
     return {
         "max_rows": detail.rows,
+        "gate": evidence.gate,
+        "later": evidence.later,
+        "baseline": evidence.baseline,
+        "since": _since(changed, detail) if changed else (),
         "cells": evidence.cells,
         "states": views.states(evidence),
         "hops": every,
@@ -190,6 +200,11 @@ def _context(evidence: ReportInput, detail: Detail) -> dict[str, Any]:
         "unchecked": views.unchecked(evidence),
         "errored": views.errored(evidence),
     }
+
+
+def _since(changed: ComparisonReport, detail: Detail) -> list[Safe]:
+    rows = min(detail.rows, SINCE)
+    return list(comparison.body(changed, rows, heading="###", more="`driftline compare` has all"))
 
 
 def _fit(page: Environment, evidence: ReportInput, room: int) -> Fits:

@@ -10,6 +10,7 @@ from pipeline.report.escape import identifiers
 from pipeline.report.model import ReportInput
 from pipeline.report.views import states
 from pipeline.schema.cells import CellSpec
+from pipeline.schema.gate import GateReport
 from pipeline.schema.hops import Finding, HopDrift
 from pipeline.schema.statistics import DistributionDrift
 
@@ -22,7 +23,7 @@ a cell's drift stands beside its evalsets."""
 
 
 def metrics(evidence: ReportInput) -> Tree:
-    """Scores and drift per cell, drift per hop, cells per state, findings per code.
+    """Scores and drift per cell, drift per hop, cells per state, findings per code, the gate.
 
     `cells` and `hops` are nested by runtime, variant and form, a hop by those of its child: every
     cell but the root has one hop into it. What has no figure is left out, never zero; so are the
@@ -41,6 +42,8 @@ def metrics(evidence: ReportInput) -> Tree:
         "hops": {},
         "findings": _findings(evidence.drift.findings),
     }
+    if evidence.gate is not None:
+        tree["gate"] = _gate(evidence.gate)
     for score in evidence.scores:
         if score.cell in firm and score.accuracy is not None:
             place = _place(tree, "cells", specs[score.cell], names)
@@ -83,6 +86,16 @@ def _findings(found: Iterable[Finding]) -> Tree:
     counts = Counter(each.code for each in found)
     keys = _keys(counts)
     return {keys[code]: n for code, n in counts.items()}
+
+
+def _gate(report: GateReport) -> Tree:
+    """Checks by what became of them, every blessing in force."""
+    return {
+        "passing": report.passed,
+        "stopping": len(report.stops),
+        "accepted": len(report.accepted),
+        "not_judged": len(report.skipped),
+    }
 
 
 def _figures(hop: HopDrift) -> Tree:

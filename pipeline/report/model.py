@@ -12,7 +12,10 @@ from typing import Protocol
 
 from pipeline.schema.answers import Completion, PinnedPrompt
 from pipeline.schema.artifacts import ArtifactRecord
+from pipeline.schema.budget import Budget
 from pipeline.schema.cells import CellRecord
+from pipeline.schema.comparison import Baseline
+from pipeline.schema.gate import GateReport, Later
 from pipeline.schema.hops import Blame, CellDrift, DriftReport, HopDrift, ItemDrift
 from pipeline.schema.imports import ImportRecord, Machine
 from pipeline.schema.scores import ItemScore
@@ -70,6 +73,11 @@ class ReportInput:
         counterfactuals: what is stored in each artifact, in the order of `artifacts`.
         machines: where each cell ran, by cell id.
         imports: those that were imported from another machine, by cell id.
+        gate: the policy's verdict, every blessing in force; None where nobody asked.
+        later: what it becomes as blessings expire.
+        baseline: what changed since the baseline release; None where there is none.
+        budgets: what groups of stored tensors cost, on hops for which that was measured.
+        old_budgets: hops with an error budget of other artifacts than are here.
     """
 
     artifacts: tuple[ArtifactRecord, ...]
@@ -85,6 +93,11 @@ class ReportInput:
     counterfactuals: tuple[CounterfactualRecord, ...] = ()
     machines: Mapping[str, Machine] = field(default_factory=dict)
     imports: Mapping[str, ImportRecord] = field(default_factory=dict)
+    gate: GateReport | None = None
+    later: tuple[Later, ...] = ()
+    baseline: Baseline | None = None
+    budgets: tuple[Budget, ...] = ()
+    old_budgets: tuple[str, ...] = ()
 
     @cached_property
     def hops_by_child(self) -> dict[str, HopDrift]:

@@ -20,10 +20,13 @@ class Budget(Value):
     `control` is what swapping nothing gives (0), `whole` what swapping everything gives,
     `additivity` the sum over the groups over the whole: 1 when groups don't interact (None when
     nothing differs). `groups` are costliest first; those whose values are the parent's are left
-    out.
+    out. `parent_identity` and `child_identity` are those of the two artifacts: a budget is theirs,
+    and says nothing about what was converted anew.
     """
 
     hop: str
+    parent_identity: str
+    child_identity: str
     positions: int
     control: float
     whole: float

@@ -183,6 +183,18 @@ class ComparisonReport(Value):
         return self.same_cells + sum(cell.compared for cell in self.cells)
 
 
+class Baseline(Value):
+    """The release or commit that params.yaml names, against this evidence, or why it could not be.
+
+    `commit` is 40-hex; `comparison` has the baseline before and this evidence after.
+    """
+
+    name: str
+    commit: str
+    comparison: ComparisonReport | None = None
+    problem: str = ""
+
+
 class ConversionFacts(Value):
     """One step from the source to an artifact, as far as it belongs to what the model is."""
 

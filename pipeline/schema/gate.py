@@ -186,6 +186,13 @@ class GateVerdict(Value):
         return self.verdict not in ("pass", "skipped") and self.blessed is None
 
 
+class Later(Value):
+    """What the verdict becomes when a blessing's last day, `after`, is over."""
+
+    after: date
+    verdict: Verdict
+
+
 class GateReport(Value):
     """The verdict on one commit's evidence, `index_seal`; blessings are judged as of `judged_on`.
 
@@ -203,3 +210,23 @@ class GateReport(Value):
     checks: tuple[GateVerdict, ...]
     blessings: tuple[BlessingUse, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def stops(self) -> tuple[GateVerdict, ...]:
+        """Checks that keep the gate from passing, worst first."""
+        return tuple(row for row in self.checks if row.stops)
+
+    @property
+    def accepted(self) -> tuple[GateVerdict, ...]:
+        """Checks that would stop it and are blessed."""
+        return tuple(row for row in self.checks if row.blessed is not None)
+
+    @property
+    def skipped(self) -> tuple[GateVerdict, ...]:
+        """Checks that are not judged."""
+        return tuple(row for row in self.checks if row.verdict == "skipped")
+
+    @property
+    def passed(self) -> int:
+        """How many checks pass by themselves."""
+        return sum(row.verdict == "pass" for row in self.checks)

@@ -7,7 +7,8 @@ Writes, only where the content changes anything:
 - `artifacts/env/<runtime>.json`: installed versions, CPU features, threads;
 - `artifacts/code/<stage>`: the stage's import closure, a sha256 per file;
 - `artifacts/locations/<name>.json`: what a local source or adapter folder, or the corpora, hold;
-  `imports.json` has the seal of each cell imported from another machine;
+  `imports.json` has the seal of each cell imported from another machine, `report.json` what
+  reports read beside evidence: policy, blessings, the baseline's commit, error budgets;
 - `artifacts/attempts/<cell>`: a number that grows when the cell's last run was killed, so that the
   next run tries it again (DVC would otherwise serve the failure from its run-cache); and, of a cell
   that is not simply run here, why not: `imports.mark`.
@@ -19,7 +20,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline import closure, environment, imports, locations, params, plan, records
+from pipeline import closure, environment, imports, judgement, locations, params, plan, records
 from pipeline.errors import exits_cleanly
 from pipeline.files import write_text
 from pipeline.runtimes import registry
@@ -48,6 +49,8 @@ def main() -> None:
     cells = plan.plan(project)
     taken = {spec.id: record.seal for spec in cells if (record := imports.read(spec.id))}
     _write(records.ARTIFACTS / "locations" / "imports.json", _json(taken))
+    beside = judgement.inputs(project)
+    _write(records.ARTIFACTS / "locations" / "report.json", _json(beside))
     for spec in cells:
         _attempt(spec.id, imports.mark(project, spec))
 

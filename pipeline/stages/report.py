@@ -1,4 +1,4 @@
-"""Stage `report`: `reports/lineage.html`, `lineage.md`, `metrics.json`, from what others measured.
+"""Stage `report`: `lineage.html`, `lineage.md`, `metrics.json`, `plots/` from what others measured.
 
 python -m pipeline.stages.report
 """
@@ -10,31 +10,27 @@ from pathlib import Path
 
 from pipeline import params
 from pipeline.errors import exits_cleanly
-from pipeline.evidence import read
+from pipeline.evidence import judged
 from pipeline.files import write_text
 from pipeline.report import markdown
 from pipeline.report.html import candidates, page
 from pipeline.report.metrics import metrics
-from pipeline.schema.budget import Budget
-from pipeline.schema.values import load
+from pipeline.report.plots import plots
 
 REPORTS = Path("reports")
-
-
-def budgets() -> tuple[Budget, ...]:
-    """Error budgets that `driftline budget` left; they are of no stage, and may be of none."""
-    return tuple(load(Budget, path) for path in sorted((REPORTS / "budget").glob("*.json")))
 
 
 @exits_cleanly
 def main() -> None:
     """Write the reports of the whole project."""
     project = params.read()
-    found = read(project)
+    found = judged(project)
     write_text(REPORTS / "lineage.md", markdown.render(found))
     partings, vocabulary = candidates.read(project, found)
-    html = page.render(found, vocabulary=vocabulary, partings=partings, budgets=budgets())
+    html = page.render(found, vocabulary=vocabulary, partings=partings)
     write_text(REPORTS / "lineage.html", html)
+    for name, table in plots(found).items():
+        write_text(REPORTS / "plots" / name, table)
     figures = json.dumps(metrics(found), sort_keys=True, indent=1, allow_nan=False)
     write_text(REPORTS / "metrics.json", figures + "\n")
 

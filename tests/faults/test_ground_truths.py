@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.counterfactual import gguf, mlx, reference
-from pipeline.counterfactual.budget import ForcedText, budget
+from pipeline.counterfactual.budget import ForcedText, Subject, budget
 from pipeline.counterfactual.control import small_checkpoint
 from pipeline.distributions import IDS
 from pipeline.faults.bench import items
@@ -120,7 +120,7 @@ def test_swapping_nothing_gives_exactly_nothing(converted: Chain) -> None:
     own = {name: values.copy() for name, values in reference.arrays(model).items()}
 
     def spent(child: dict[str, Any]) -> Budget:
-        return budget("nothing", model, child, text, lambda *_: None)
+        return budget(Subject("nothing", "", ""), model, child, text, lambda *_: None)
 
     nothing = spent(own)
     assert (nothing.control, nothing.whole, nothing.groups) == (0.0, 0.0, ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,20 @@ from markdown_it.token import Token
 
 from pipeline.digest import sha256_text
 from pipeline.drift.statistics import RowSample, summarize
+from pipeline.gate.evaluation import outlook
 from pipeline.report.model import ReportInput
 from pipeline.schema.answers import Completion, PinnedPrompt
 from pipeline.schema.cells import CellRecord, CellSpec
+from pipeline.schema.comparison import Baseline, ComparisonReport, Detail, InputChange
 from pipeline.schema.forced import ForcedFloor, ForcedRecord
+from pipeline.schema.gate import (
+    Blessing,
+    BlessingUse,
+    CheckKind,
+    GateReport,
+    GateVerdict,
+    Verdict,
+)
 from pipeline.schema.hops import Cause
 from pipeline.schema.scores import ItemState
 from pipeline.schema.statistics import DistributionDrift, Estimate
@@ -194,3 +205,87 @@ def stored(artifact: str, *tensors: TensorChange, **changes: Any) -> Counterfact
 
 def markdown_cells() -> list[CellSpec]:
     return [each.cell for each in report_input(PROJECT, ITEMS).cells]
+
+
+def check(what: CheckKind, cell: str, verdict: Verdict, text: str = "", **more: Any) -> GateVerdict:
+    """One check of the gate on the hop into a cell, or on a cell, that says `text`."""
+    return GateVerdict(
+        id=f"{what}:{cell}", check=what, verdict=verdict, cell=cell, message=text, **more
+    )
+
+
+def blessing(id_: str, text: str) -> Blessing:
+    # It comes from a YAML file, which has no half of a surrogate pair.
+    text = text.encode("utf-8", "replace").decode().strip() or "why"
+    return Blessing(
+        id=id_,
+        fact=text,
+        reason=text,
+        by=text,
+        accepted=date(2026, 10, 1),
+        expires=date(2026, 12, 31),
+    )
+
+
+def gate_report(*checks: GateVerdict, verdict: Verdict = "fail", text: str = "") -> GateReport:
+    """A report with these checks, and one blessing that is about nothing."""
+    unused = BlessingUse(blessing=blessing("flips:gone", text), state="unused")
+    return GateReport(
+        verdict=verdict,
+        exit_code=0 if verdict == "pass" else 1,
+        judged_on=date.min,
+        index_seal="",
+        policy=None,
+        checks=checks,
+        blessings=(unused,),
+        notes=(text,),
+    )
+
+
+def baseline(*inputs: InputChange, name: str = "v1") -> Baseline:
+    """A baseline from which just these inputs differ."""
+    found = ComparisonReport(
+        before=name,
+        after="the working tree",
+        common=False,
+        inputs=inputs,
+        consequences=(),
+        unexplained=(),
+        cells=(),
+        added_cells=(),
+        removed_cells=(),
+        same_cells=2,
+        hops=(),
+        same_hops=1,
+    )
+    return Baseline(name=name, commit="a" * 40, comparison=found)
+
+
+def standing(evidence: ReportInput, text: str = "said") -> ReportInput:
+    """The evidence held against a policy that stops it twice, and a baseline; all say `text`."""
+    key = next(iter(evidence.prompts), "")
+    hop: dict[str, Any] = {
+        "parent": F32,
+        "kind": "quantize",
+        "cause": "weights",
+        "keys": (key,) if key else (),
+    }
+    accepted = blessing(f"kl:{Q2}", text)
+    report = gate_report(
+        check("flips", Q2, "fail", text, look=text, evalset=text, tag=text, **hop),
+        check("loss", Q8, "undecided", text, parent=F32, kind="quantize", remark=text),
+        check("kl", Q2, "fail", text, blessed=accepted, **hop),
+        check("cell", VLLM, "skipped", text),
+        check("cell", F32, "pass", text),
+        text=text,
+    )
+    detail = Detail(what="tensors", before=text, after="2")
+    change = InputChange(kind="adapter", name="audit", before="aaa", after="bbb", details=(detail,))
+    hostile = InputChange(kind="adapter", name=text, before=text, after=text)
+    return replace(
+        evidence,
+        gate=report,
+        later=outlook(report),
+        baseline=baseline(change, hostile),
+        old_budgets=(text,),
+    )

@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("counterfactual", "lineage"),
     ("gate",),
     ("environment", "cells", "closure", "history"),
+    ("judgement",),
     ("report",),
     ("check", "evidence", "budgets"),
     ("audit",),

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import gate_power
-from pipeline import params
+from pipeline import judgement, params
 from pipeline.cli import main
 from pipeline.drift.statistics import holm, mcnemar
 from pipeline.errors import InputError, RefusedError
@@ -1095,6 +1095,15 @@ class Project:
         git(self.folder, "add", ".")
         git(self.folder, "commit", "-q", "-m", message)
 
+    def run_git(self, *arguments: str) -> str:
+        return git(self.folder, *arguments)
+
+    def baseline(self, name: str) -> None:
+        """Name a baseline in params.yaml, in place of the one there."""
+        path = self.folder / "params.yaml"
+        data = {**yaml.safe_load(path.read_text()), "baseline": name}
+        path.write_text(yaml.safe_dump(data))
+
     def run(self, *arguments: str) -> Result:
         return CliRunner().invoke(main, list(arguments))
 
@@ -1247,3 +1256,91 @@ class TestCommand:
     def test_many_items_are_counted(self, repo: Project) -> None:
         repo.write(sixty(state=lambda cell, key: "wrong" if cell == Q8 else "correct"))
         assert "and 50 more" in repo.run("gate").output
+
+
+# --------------------------------------------------------------------------- on a page, any day
+
+
+class TestOutlook:
+    """What a page says of time: the verdict with every blessing in force, and what follows."""
+
+    def later(self, made: Made, *given: Blessing) -> list[tuple[date, str]]:
+        report = evaluation.evaluate(DEFAULT, made.evidence(), given, today=evaluation.ALWAYS)
+        return [(each.after, each.verdict) for each in evaluation.outlook(report)]
+
+    def test_without_blessings_nothing_changes(self) -> None:
+        assert self.later(Made()) == []
+        assert self.later(ONE_FLIP) == []
+
+    def test_it_is_what_the_gate_will_say_on_each_day(self) -> None:
+        made = Made(items=25, scores={Q4: lost("pods", [1]), VLLM: lost("pods", [7])})
+        stops = judged(made).stops
+        ends = [TODAY + timedelta(10 * (n + 1)) for n in range(len(stops))]
+        accepted = [
+            each
+            for end, row in zip(ends, stops, strict=True)
+            for each in blessings.bless(
+                judged(made), row.id, reason="known", by="Ada", accepted=TODAY, expires=end
+            )
+        ]
+        told = [(date.min, "pass"), *self.later(made, *accepted)]
+        assert len(told) > 1
+        for day in (TODAY, *ends, *(end + timedelta(1) for end in ends)):
+            verdict = [verdict for after, verdict in told if after < day][-1]
+            report = evaluation.evaluate(DEFAULT, made.evidence(), accepted, today=day)
+            assert report.verdict == verdict, day
+
+    def test_of_two_blessings_the_one_that_lasts_longer_counts(self) -> None:
+        id_, until = f"flips:{VLLM}", TODAY + timedelta(50)
+        (long,) = blessings.bless(
+            judged(ONE_FLIP), id_, reason="a", by="Ada", accepted=TODAY, expires=until
+        )
+        short = long.model_copy(update={"expires": TODAY + timedelta(5), "reason": "b"})
+        for both in ((long, short), (short, long)):
+            rows = {row.id: row for row in judged(ONE_FLIP, DEFAULT, *both).checks}
+            assert rows[id_].blessed == long
+
+
+class TestStanding:
+    def test_the_working_tree_against_policy_blessings_and_baseline(self, repo: Project) -> None:
+        repo.run_git("tag", "before")
+        repo.write(sixty(state=degraded))
+        repo.baseline("before")
+        assert repo.run("bless", f"loss:{Q8}", "--reason", "known").exit_code == 0
+        report, baseline = judgement.standing(params.read())
+        assert (report.verdict, len(report.accepted)) == ("pass", 1)
+        assert [each.verdict for each in evaluation.outlook(report)] == ["fail"]
+        assert baseline is not None and baseline.comparison is not None
+        worse = {cell.cell: len(cell.worse) for cell in baseline.comparison.cells}
+        assert worse[Q8] == 10
+
+    def test_what_cannot_be_judged_is_said_and_not_raised(self, repo: Project) -> None:
+        repo.gate = {"rules": [{"evalset": "podz", "max_loss": 0.1}]}
+        repo.write(sixty())
+        report, _ = judgement.standing(params.read())
+        assert report.verdict == "refused" and "podz" in report.checks[0].message
+        repo.gate = RULES
+        repo.write(sixty())
+        git(repo.folder, "rm", "-rq", "--cached", "reports")
+        repo.run_git("commit", "-qm", "no evidence")
+        repo.baseline("HEAD")
+        _, baseline = judgement.standing(params.read())
+        assert baseline is not None and baseline.comparison is None
+        assert "HEAD" in baseline.problem
+
+    def test_what_a_report_reads_beside_evidence(self, repo: Project) -> None:
+        before = judgement.inputs(params.read())
+        assert before == {"gate": RULES, "blessings": [], "baseline": None, "budgets": {}}
+        repo.baseline("HEAD")
+        commit = git(repo.folder, "rev-parse", "HEAD")
+        budget = repo.folder / "reports" / "budget" / "x.json"
+        budget.parent.mkdir()
+        budget.write_text("{}")
+        after = judgement.inputs(params.read())
+        assert after["baseline"] == {"name": "HEAD", "commit": commit}
+        assert list(after["budgets"]) == ["x.json"]
+        with pytest.raises(InputError, match="not an error budget of this version"):
+            judgement.budgets()
+        repo.baseline("v9")
+        with pytest.raises(InputError, match='"v9" is neither a release nor a git revision'):
+            judgement.inputs(params.read())

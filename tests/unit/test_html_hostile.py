@@ -20,7 +20,7 @@ from pipeline.schema.cells import CellSpec
 from pipeline.schema.text import SourceVocabulary
 from tests.factories import completion, prompts, report_input
 from tests.unit.html_pages import tree, words, xml
-from tests.unit.report_evidence import BAD, HOSTILE, PROJECT, Q8, nasty
+from tests.unit.report_evidence import BAD, HOSTILE, PROJECT, Q8, nasty, standing
 from tests.unit.test_report_hostile import TestHostileReport as Markdown
 
 MORE = (
@@ -45,6 +45,7 @@ ALLOWED = {
     "html head meta title link style body a nav main header section h1 h2 h3 h4 p ul li span b u i",
     "em mark code div label input select option button output table thead tbody tr th td colgroup",
     "col caption details summary article figure figcaption svg path rect circle text br script",
+    "time",
 }
 TAGS = {tag for line in ALLOWED for tag in line.split()}
 
@@ -86,6 +87,8 @@ def everywhere(text: str) -> str:
     budgets = [
         Budget(
             hop=hop.hop.name,
+            parent_identity=text,
+            child_identity=text,
             positions=1,
             control=0.0,
             whole=0.1,
@@ -97,14 +100,13 @@ def everywhere(text: str) -> str:
         )
         for hop in evidence.drift.hops
     ]
-    return render(
-        replace(evidence, completions=answers, item_scores=scores),
-        vocabulary=vocabulary,
-        partings=partings,
-        gate=[(text, text), ("fail", text)],
-        baseline=[text],
-        budgets=budgets,
+    found = replace(
+        standing(evidence, text),
+        completions=answers,
+        item_scores=scores,
+        budgets=tuple(budgets),
     )
+    return render(found, vocabulary=vocabulary, partings=partings)
 
 
 def check(page: str) -> None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
+import io
 import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from rich.console import Console
 
+from pipeline.commands.show import tables as shown
 from pipeline.digest import sha256_text
+from pipeline.gate.evaluation import outlook
+from pipeline.grade import EvalsetScore
 from pipeline.report import markdown
 from pipeline.report.figures import brief
 from pipeline.report.html import page
@@ -18,11 +25,15 @@ from pipeline.report.html.candidates import Candidate, Parting
 from pipeline.report.html.changes import PER_HOP, changed_items, changes, selected
 from pipeline.report.html.names import anchors
 from pipeline.report.html.page import render
+from pipeline.report.html.verdict import verdict
 from pipeline.report.metrics import metrics
 from pipeline.report.model import ReportInput
+from pipeline.report.plots import plots
 from pipeline.schema.answers import Completion, PinnedPrompt
 from pipeline.schema.budget import Budget, GroupCost
 from pipeline.schema.cells import CellSpec
+from pipeline.schema.comparison import Baseline
+from pipeline.schema.gate import GateVerdict
 from pipeline.schema.hops import Cause, Finding, Split
 from pipeline.schema.scores import ItemState
 from pipeline.schema.statistics import SequenceDrift
@@ -30,6 +41,7 @@ from pipeline.schema.text import PromptDifference, SourceVocabulary, TextDrift
 from tests.factories import completion, project, prompts, record, report_input
 from tests.unit.html_pages import named, rows, tables, tree, words, xml
 from tests.unit.report_evidence import (
+    BAD,
     F32,
     ITEMS,
     PROJECT,
@@ -37,10 +49,15 @@ from tests.unit.report_evidence import (
     Q8,
     SMALL,
     VLLM,
+    baseline,
+    check,
     distributions,
     failing,
+    gate_report,
+    nasty,
     one_bad_cell,
     section,
+    standing,
     stored,
     tensor,
     with_cause,
@@ -73,6 +90,7 @@ class TestOrder:
         assert found == [
             "top",
             "lineage",
+            "gate",
             "since",
             "matrix",
             "answers",
@@ -95,7 +113,7 @@ class TestOrder:
         assert render(evidence(**given)) == render(evidence(**given))
 
     def test_it_is_well_formed(self) -> None:
-        found = render(evidence(), vocabulary=WORDS, gate=[("fail", "x")], baseline=["y"])
+        found = render(standing(evidence()), vocabulary=WORDS)
         tree(found)
         xml(found)
 
@@ -352,9 +370,16 @@ class TestHops:
             GroupCost(layer=None, module="lm_head", tensors=("c",), kl=0.0),
         )
         found = Budget(
-            hop=f"{F32} → {Q2}", positions=9, control=0.0, whole=0.03, additivity=1.0, groups=groups
+            hop=f"{F32} → {Q2}",
+            parent_identity="",
+            child_identity="",
+            positions=9,
+            control=0.0,
+            whole=0.03,
+            additivity=1.0,
+            groups=groups,
         )
-        block = self.block(evidence(), Q2, budgets=(found,))
+        block = self.block(replace(evidence(), budgets=(found,)), Q2)
         (heat,) = tables(block, "heat")
         assert rows(heat)[1:] == [["layer 0", "0.02"], ["layer 1", "0.01"], ["lm_head", "0"]]
         shades = [cell.get("class") for cell in heat.iter("td")]
@@ -379,21 +404,133 @@ class TestOptional:
     def test_without_gate_and_baseline_that_is_said(self) -> None:
         root = tree(render(evidence()))
         assert "whether it passes: driftline gate" in words(named(root, "top"))
-        assert "No baseline is given here." in words(named(root, "since"))
+        assert "params.yaml names no baseline." in words(named(root, "since"))
         assert "is not judged here: driftline gate" in words(named(root, "unchecked"))
 
-    def test_a_gate(self) -> None:
-        root = tree(render(evidence(), gate=[("pass", "size"), ("fail", "accuracy of sql")]))
-        top = words(named(root, "top"))
+    def test_a_gate_that_stops_says_so_at_the_top_and_in_full_below(self) -> None:
+        found = standing(evidence(), "loses 5 points")
+        root = tree(render(found))
+        top, key = words(named(root, "top")), next(iter(ITEMS))
         assert top.startswith("Gate: fail. ")
-        assert "fail accuracy of sql" in top
+        assert f"fail {F32} → {Q2} · loses 5 points weights loses 5 points" in top
+        assert f"loses 5 points, for example {key}" in top
+        assert "2 of 5 checks stop the gate, 1 accepted" in top
         assert "whether it passes" not in top
+        section = words(named(root, "gate"))
+        assert "1 checks of the policy in params.yaml pass, 2 stop it, 1 accepted, 1 not" in section
+        assert "that it expires changes nothing" in section
+        assert f"{VLLM}: loses 5 points" in section
+        assert "is about nothing that is there any more" in section
+        assert "accepted by loses 5 points until 2026-12-31: loses 5 points" in section
+        assert f"flips:{Q2}" in section
+
+    def test_a_pass_that_a_blessing_ends_says_when(self) -> None:
+        found = standing(evidence(), "late")
+        gate = found.gate
+        assert gate is not None
+        kept = tuple(row for row in gate.checks if not row.stops)
+        gate = gate.model_copy(update={"verdict": "pass", "checks": kept})
+        found = replace(found, gate=gate, later=outlook(gate))
+        root = tree(render(found))
+        assert words(named(root, "top")).startswith("Gate: pass. ")
+        assert "after 2026-12-31: fail" in words(named(root, "top"))
+        assert "after 2026-12-31 the verdict is fail." in words(named(root, "gate"))
+        days = [node.get("datetime") for node in root.iter("time")]
+        assert set(days) == {"2026-12-31"}
+
+    def test_the_hop_that_stops_the_gate_comes_first_and_what_it_does_not_judge_last(self) -> None:
+        def order(*checks: GateVerdict) -> list[str]:
+            found = replace(self.two_bad(), gate=gate_report(*checks))
+            return [reason.hop.hop.child for reason in verdict(found).reasons]
+
+        assert order() == [Q2, Q8]
+        assert order(check("loss", Q8, "fail")) == [Q8, Q2]
+        assert order(check("cell", Q2, "skipped")) == [Q8, Q2]
+        free = replace(self.two_bad(), gate=gate_report(check("cell", Q2, "skipped")))
+        assert "6 answers became worse, over 2 of " in verdict(free).headline
+        assert verdict(free).headline.endswith(", 4 of them where the gate does not judge.")
 
     def test_a_baseline(self) -> None:
-        root = tree(render(evidence(), baseline=["adapter audit: other bytes"]))
-        assert "adapter audit: other bytes" in words(named(root, "since"))
-        root = tree(render(evidence(), baseline=[]))
-        assert "Nothing: no input differs." in words(named(root, "since"))
+        found = standing(evidence(), "other bytes")
+        section = words(named(tree(render(found)), "since"))
+        assert section.startswith("Since v1 ")
+        assert "adapter auditaaabbbtensors other bytes → 2" in section
+        lost = Baseline(name="v1", commit="a" * 40, problem="its evidence was edited")
+        section = words(named(tree(render(replace(found, baseline=lost))), "since"))
+        assert "Not compared: its evidence was edited" in section
+        same = replace(found, baseline=baseline())
+        root = tree(render(same))
+        assert "No input differs" in words(named(root, "since"))
+
+    def two_bad(self) -> ReportInput:
+        """Two items are worse in q8_0, and four in q2_k."""
+
+        def state(each: CellSpec, prompt: PinnedPrompt) -> ItemState:
+            bad = {Q2: 4, Q8: 2}.get(each.id, 0)
+            return "wrong" if int(prompt.id[2:]) < bad and prompt.evalset == "sql" else "correct"
+
+        return report_input(PROJECT, ITEMS, verdict=state)
+
+
+class TestStanding:
+    """The other reports say of the gate and the baseline what the page says."""
+
+    def test_markdown(self) -> None:
+        report = markdown.render(standing(evidence(), "loses 5 points"))
+        assert "\n## Gate: fail\n" in report
+        assert "1 checks of the policy in `params.yaml` pass, 2 stop it, 1 accepted" in report
+        assert f"- `kl:{Q2}`: `loses 5 points`, by `loses 5 points` until 2026-12-31" in report
+        assert "\n## Since `v1`\n" in report
+        assert "| `adapter audit` | `aaa` | `bbb` | `tensors loses 5 points → 2` |" in report
+        assert "## Gate" not in markdown.render(evidence())
+
+    def test_numbers(self) -> None:
+        counts = {"passing": 1, "stopping": 2, "accepted": 1, "not_judged": 1}
+        assert metrics(standing(evidence()))["gate"] == counts
+        assert "gate" not in metrics(evidence())
+
+    def test_terminal(self) -> None:
+        console = Console(width=160, record=True, file=io.StringIO())
+        for part in shown(standing(evidence(), "loses 5 points"), 160):
+            console.print(part)
+        said = console.export_text()
+        assert "gate: fail (1 checks pass, 2 stop it, 1 accepted)" in said
+        assert f"accepted: kl:{Q2}: loses 5 points until 2026-12-31: loses 5 points" in said
+        assert "since v1: 2 inputs differ; " in said
+
+
+class TestPlots:
+    def test_rows_are_the_figures_of_the_metrics(self) -> None:
+        found = evidence()
+        made = plots(found)
+        scores = list(csv.DictReader(io.StringIO(made["scores.csv"])))
+        assert {(row["cell"], float(row["accuracy"])) for row in scores} == {
+            (f"{score.cell} · {score.evalset}", score.accuracy)
+            for score in found.scores
+            if score.accuracy is not None
+        }
+        hops = {row["cell"]: row for row in csv.DictReader(io.StringIO(made["hops.csv"]))}
+        assert hops.keys() == {hop.hop.child for hop in found.drift.hops}
+        assert int(hops[Q2]["worse"]) == len(found.hops_by_child[Q2].worse) > 0
+        split = found.hops_by_child[Q2].split
+        assert split is not None
+        assert float(hops[Q2]["kl_mean"]) == split.end_to_end.kl_mean.value
+
+    def test_a_cell_that_did_not_run_has_no_row(self) -> None:
+        found = plots(report_input(PROJECT, ITEMS, records=failing(Q2)))
+        assert f"{Q2} · " not in found["scores.csv"]
+
+    @given(name=nasty)
+    @settings(deadline=None, max_examples=30)
+    def test_a_hostile_name_is_one_field_and_no_formula(self, name: str) -> None:
+        found = evidence()
+        summaries = [each for each in found.scores if isinstance(each, EvalsetScore)]
+        scores = tuple(each.model_copy(update={"evalset": name}) for each in summaries)
+        made = plots(replace(found, scores=scores))["scores.csv"]
+        read = list(csv.reader(io.StringIO(made)))
+        assert len(read) == len(made.splitlines())
+        assert all(len(row) == 3 and row[0][:1] not in "=+-@" for row in read)
+        assert not BAD.search(made)
 
 
 class TestSelection:

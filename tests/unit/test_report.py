@@ -52,6 +52,7 @@ class TestRender:
     def test_sections_in_order(self) -> None:
         report = render(report_input(PROJECT, ITEMS))
         assert re.findall(r"^## (.*)$", report, re.M) == [
+            "Findings",
             "Why",
             "Distributions",
             "Lineage",
@@ -313,6 +314,7 @@ def test_templates_are_packaged() -> None:
         for name in (
             "cells",
             "distributions",
+            "gate",
             "hop",
             "items",
             "lineage",

@@ -66,7 +66,7 @@ class TestFindings:
             f"\n- `bos-differs` at `{F32} → {Q8}` (text): BOS is doubled or missing for 2 of 8 "
             "prompts. For example `clauses/c-000`, `sql/s-001`\n"
         ) in section(report, "Findings")
-        assert "No findings" not in report
+        assert "\nNone: " not in report
 
     def test_without_component_and_examples(self) -> None:
         bare = Finding(code="split-withheld", where=Q8, component=None, message="no loader")
@@ -82,11 +82,11 @@ class TestFindings:
 
     def test_none_is_said_in_one_line(self) -> None:
         report = render(report_input(PROJECT, ITEMS))
-        assert "## Findings" not in report
-        assert report.count("\nNo findings: as far as the hops were compared, ") == 1
+        assert "\n## Findings\n\nNone: " in report
+        assert report.count("\nNone: as far as the hops were compared, ") == 1
         every = {cell.id: record(cell, state="error", reason="x") for cell in markdown_cells()}
         report = render(report_input(PROJECT, ITEMS, records=every))
-        assert "\nNo findings: no hop was compared.\n" in report
+        assert "\nNone: no hop was compared.\n" in report
         assert section(report, "Why").strip() == "No hop was compared."
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -15,7 +14,6 @@ from pipeline.report.html.matrix import words
 from pipeline.report.html.names import Names
 from pipeline.report.model import ReportInput
 from pipeline.report.stored import StoredRow, stored_rows
-from pipeline.schema.budget import Budget
 from pipeline.schema.cells import CellRecord
 from pipeline.schema.hops import Component, Finding, HopDrift
 from pipeline.schema.statistics import DistributionDrift, SequenceDrift
@@ -60,9 +58,7 @@ class HopView:
     child: CellRecord | None
 
 
-def hop_views(
-    evidence: ReportInput, names: Names, budgets: Sequence[Budget]
-) -> tuple[HopView, ...]:
+def hop_views(evidence: ReportInput, names: Names) -> tuple[HopView, ...]:
     """Every hop, worst first."""
     measured = {row.hop.hop.name: row for row in hops.measured(evidence)}
     texts = {row.hop.hop.name: row for row in hops.text_rows(evidence)}
@@ -94,7 +90,7 @@ def hop_views(
                 else Markup(""),
                 text=texts.get(name),
                 stored=_stored(hop, child, stored),
-                heat=tuple(charts.heat_map(each) for each in budgets if each.hop == name),
+                heat=tuple(charts.heat_map(each) for each in evidence.budgets if each.hop == name),
                 changed=changed,
                 furthest=_furthest(hop),
                 child=child,

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
 from markupsafe import Markup
 
-from pipeline.report import escape, figures, hops, views
+from pipeline.report import comparison, escape, figures, hops, views
 from pipeline.report.escape import Safe
 from pipeline.report.html import charts, graph_svg, text
 from pipeline.report.html.candidates import Partings
@@ -25,17 +25,19 @@ from pipeline.report.html.hops_html import hop_views
 from pipeline.report.html.items_html import Items
 from pipeline.report.html.matrix import MARKS, matrix
 from pipeline.report.html.names import Names
-from pipeline.report.html.verdict import Gate, examples, verdict
+from pipeline.report.html.verdict import examples, verdict
 from pipeline.report.machines import machine_rows
 from pipeline.report.markdown import FORMATS, TEMPLATES
 from pipeline.report.model import ReportInput, ran
 from pipeline.report.settings import runtime_matrix
-from pipeline.schema.budget import Budget
+from pipeline.schema.gate import GateReport, GateVerdict
 from pipeline.schema.text import SourceVocabulary
 
 HTML = TEMPLATES / "html"
 NAME = 300
 """Characters shown of a name, a setting, a reason."""
+MOST = 100
+"""Rows of a table about the gate or the baseline."""
 STATES: Mapping[str, str] = {
     "correct": "correct",
     "partial": "partial",
@@ -63,9 +65,6 @@ def render(
     *,
     vocabulary: SourceVocabulary | None = None,
     partings: Partings | None = None,
-    gate: Sequence[Gate] | None = None,
-    baseline: Sequence[str] | None = None,
-    budgets: Sequence[Budget] = (),
 ) -> str:
     """The report as one HTML page.
 
@@ -73,9 +72,6 @@ def render(
         evidence: everything that was measured.
         vocabulary: what the source calls its tokens; without it prompts are shown as text.
         partings: what was likely where answers part, of those that are shown in full.
-        gate: verdicts of the policy, each with what it is about; None where it was not asked.
-        baseline: what changed since the baseline release, a line each; None without a baseline.
-        budgets: what groups of stored tensors cost, of hops for which that was measured.
 
     Returns:
         The same text for the same arguments: no time, no host, no path.
@@ -97,20 +93,42 @@ def render(
         "script": script,
         "policy": policy(style, script),
         "names": names,
-        "verdict": verdict(evidence, gate),
-        "gate": gate,
-        "baseline": baseline,
+        "verdict": verdict(evidence),
+        **_standing(evidence),
         "graph": graph_svg.drawing(evidence, names),
         "matrix": matrix(evidence, changed, names),
         "items": [items.view(item) for item in shown],
         "unshown": [item for item in changed if item.key not in names.items],
-        "hops": hop_views(evidence, names, budgets),
-        "has_budget": bool(budgets),
+        "hops": hop_views(evidence, names),
         "looks": LOOKS,
         "legend": [(MARKS[state], words) for state, words in STATES.items()],
         **_facts(evidence),
     }
     return environment().get_template("page.html.jinja").render(context)
+
+
+def _standing(evidence: ReportInput) -> dict[str, Any]:
+    """What the evidence is held against: the policy, and the baseline release."""
+    gate, baseline = evidence.gate, evidence.baseline
+    report = baseline.comparison if baseline else None
+    unused = [each.blessing for each in gate.blessings if each.state == "unused"] if gate else []
+    return {
+        "gate": gate,
+        "stopped": _first_of_each_cell(gate),
+        "later": evidence.later,
+        "unused": unused,
+        "most": MOST,
+        "baseline": baseline,
+        "since": comparison.sections(report) if report else (),
+    }
+
+
+def _first_of_each_cell(gate: GateReport | None) -> tuple[GateVerdict, ...]:
+    """The worst check of each cell that stops the gate."""
+    found: dict[str, GateVerdict] = {}
+    for row in gate.stops if gate else ():
+        found.setdefault(row.cell, row)
+    return tuple(found.values())
 
 
 def _facts(evidence: ReportInput) -> dict[str, Any]:
@@ -124,6 +142,8 @@ def _facts(evidence: ReportInput) -> dict[str, Any]:
         "compared": compared,
         "n_hops": len(every),
         "findings": hops.findings(evidence),
+        "has_budget": bool(evidence.budgets),
+        "old_budgets": evidence.old_budgets,
         "n_prompts": len(evidence.prompts),
         "tail": hops.tail(measured),
         "cell_rows": hops.cell_rows(evidence),
@@ -180,6 +200,8 @@ def environment() -> Environment:
     page.filters["words"] = lambda value: text.shown(value, NAME)
     page.filters["chance"] = charts.chance
     page.filters["short"] = _short
+    page.filters["day"] = lambda value: Safe(value.isoformat())
+    page.filters["short_digest"] = lambda value: Safe(value[:12])
     return page
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from pipeline.report import hops
 from pipeline.report.html.changes import Change, changes, components, is_change, of_hop
 from pipeline.report.model import ReportInput, ran
+from pipeline.schema.gate import GateVerdict
 from pipeline.schema.hops import Component, Finding, HopDrift
 
 OTHERS = 4
@@ -16,8 +17,6 @@ OTHERS = 4
 EXAMPLES = 60
 """Items shown because they are named somewhere, at most."""
 Tone = Literal["bad", "odd", "good"]
-Gate = tuple[str, str]
-"""A verdict (`pass`, `fail`, `error`, …) and what it is about."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,14 @@ class Verdict:
     """Findings that blame no hop and no component."""
 
 
-def verdict(evidence: ReportInput, gate: Sequence[Gate] | None) -> Verdict:
+def verdict(evidence: ReportInput) -> Verdict:
     """From what others found: it counts, and picks what comes first."""
     found = reasons(evidence)
     named = {id(reason.finding) for reason in found}
     blaming = {reason.hop.hop.name for reason in found}
     return Verdict(
-        tone=_tone(evidence, gate),
-        headline=_headline(evidence, gate),
+        tone=_tone(evidence),
+        headline=_headline(evidence),
         reasons=found[: 1 + OTHERS],
         more=len(found[1 + OTHERS :]),
         loose=tuple(
@@ -77,7 +76,8 @@ def verdict(evidence: ReportInput, gate: Sequence[Gate] | None) -> Verdict:
 def reasons(evidence: ReportInput) -> tuple[Reason, ...]:
     """Hops with a finding that blames a component, then others that changed answers; worst first.
 
-    A fault comes before ordinary drift, however little it cost: a 2-bit file is not the original.
+    What stops the gate comes first, what it does not judge last. Of the rest a fault comes before
+    ordinary drift, however little it cost: a 2-bit file is not the original.
     """
     every = changes(evidence)
     found = [_reason(evidence, each, finding, every) for each, finding in _blamed(evidence)]
@@ -85,7 +85,25 @@ def reasons(evidence: ReportInput) -> tuple[Reason, ...]:
     for hop in hops.ranked(evidence.drift.hops):
         if hop.hop.name not in known and any(is_change(hop, item) for item in hop.items):
             found.append(_reason(evidence, hop, None, every))
-    return tuple(found)
+    return tuple(sorted(found, key=lambda reason: _weight(evidence, reason.hop)))
+
+
+def _weight(evidence: ReportInput, hop: HopDrift) -> int:
+    """0 where the gate stops at a hop, 2 where it judges nothing of the cell, 1 otherwise."""
+    if any(row.stops for row in _judged(evidence, hop)):
+        return 0
+    return 2 if _is_free(evidence, hop) else 1
+
+
+def _is_free(evidence: ReportInput, hop: HopDrift) -> bool:
+    """Whether the gate judges nothing of the cell that a hop leads to."""
+    mine = _judged(evidence, hop)
+    return bool(mine) and all(row.verdict == "skipped" for row in mine)
+
+
+def _judged(evidence: ReportInput, hop: HopDrift) -> list[GateVerdict]:
+    rows = evidence.gate.checks if evidence.gate else ()
+    return [row for row in rows if row.cell == hop.hop.child]
 
 
 def examples(evidence: ReportInput, most: int = EXAMPLES) -> tuple[str, ...]:
@@ -136,14 +154,12 @@ def _furthest(hop: HopDrift) -> list[str]:
     return [max(sequences, key=lambda each: each.kl_mean).key] if sequences else []
 
 
-def _headline(evidence: ReportInput, gate: Sequence[Gate] | None) -> str:
+def _headline(evidence: ReportInput) -> str:
     words = _outcome(evidence)
     failed = [cell for cell in evidence.cells if not ran(cell)]
     if failed:
         words += f" {len(failed)} of {len(evidence.cells)} cells did not run."
-    if gate:
-        return f"Gate: {worst_of(gate)}. {words}"
-    return words
+    return f"Gate: {evidence.gate.verdict}. {words}" if evidence.gate else words
 
 
 def _outcome(evidence: ReportInput) -> str:
@@ -152,18 +168,20 @@ def _outcome(evidence: ReportInput) -> str:
     if not compared:
         return "No hop could be compared."
     faulty = {hop.hop.name for hop, _ in _blamed(evidence)}
-    answers = _damage(compared)
+    answers = _damage(evidence, compared)
     if faulty:
         verb = "is" if len(faulty) == 1 else "are"
         return f"{len(faulty)} of {_hops(compared)} {verb} not as it should be; {answers}."
     return f"{answers[0].upper()}{answers[1:]}."
 
 
-def _damage(compared: Sequence[HopDrift]) -> str:
+def _damage(evidence: ReportInput, compared: Sequence[HopDrift]) -> str:
     worse = [hop for hop in compared if hop.worse]
     if worse:
         count = sum(len(hop.worse) for hop in worse)
-        return f"{_answers(count)} became worse, over {len(worse)} of {_hops(compared)}"
+        said = f"{_answers(count)} became worse, over {len(worse)} of {_hops(compared)}"
+        free = sum(len(hop.worse) for hop in worse if _is_free(evidence, hop))
+        return f"{said}, {free:,} of them where the gate does not judge" if free else said
     parted = [hop for hop in compared if any(is_change(hop, item) for item in hop.items)]
     if parted:
         count = sum(is_change(hop, item) for hop in parted for item in hop.items)
@@ -180,17 +198,10 @@ def _hops(compared: Sequence[HopDrift]) -> str:
     return "1 hop" if len(compared) == 1 else f"{len(compared)} hops"
 
 
-def worst_of(gate: Sequence[Gate]) -> str:
-    """The verdict that decides."""
-    order = ("refused", "error", "fail", "unstable", "skipped", "pass")
-    said = {verdict for verdict, _ in gate}
-    return next((word for word in order if word in said), next(iter(sorted(said)), "pass"))
-
-
-def _tone(evidence: ReportInput, gate: Sequence[Gate] | None) -> Tone:
-    if gate:
-        tones: dict[str, Tone] = {"pass": "good", "skipped": "odd"}
-        return tones.get(worst_of(gate), "bad")
+def _tone(evidence: ReportInput) -> Tone:
+    if evidence.gate:
+        tones: dict[str, Tone] = {"pass": "good", "undecided": "odd"}
+        return tones.get(evidence.gate.verdict, "bad")
     blamed = any(finding.component for finding in evidence.drift.findings)
     if blamed or any(hop.worse for hop in evidence.drift.hops):
         return "bad"

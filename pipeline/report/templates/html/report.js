@@ -4,7 +4,7 @@
   root.classList.add("js");
   const every = (where, what) => Array.from(where.querySelectorAll(what));
   const chosen = { e: "", t: "", h: "", c: "" };
-  const filtered = every(document, "tr.row, tr.hop, details.item, details.hop, .change, li[data-h]");
+  const filtered = every(document, "tr.row, tr.hop, table.gate tr[data-h], details.item, details.hop, .change, li[data-h]");
   const selects = every(document, "select[data-filter]");
   const links = every(document, "[data-hop]");
   const drawing = document.querySelector(".graph");
@@ -58,6 +58,16 @@
   });
   every(document, "[data-clear]").forEach((button) => button.addEventListener("click", clear));
   if (only) { only.addEventListener("change", count); }
+
+  /* ---- what was accepted until a day that is over by now: only a browser knows */
+
+  const now = new Date();
+  const today = [now.getFullYear(), now.getMonth() + 1, now.getDate()]
+    .map((part) => String(part).padStart(2, "0")).join("-");
+  every(document, "time.ends").filter((each) => each.dateTime < today).forEach((each) => {
+    each.classList.add("over");
+    each.append(" (over)");
+  });
 
   /* ---- hops: chosen in the graph, told at the foot of the window */
 

@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from pipeline import history, params
-from pipeline.errors import InputError
+from pipeline.digest import sha256_file
+from pipeline.errors import DriftlineError, InputError
 from pipeline.gate import blessings, evaluation, policy
+from pipeline.lineage import comparison
 from pipeline.lineage.evidence import Evidence
 from pipeline.params import PARAMS_FILE, Params
+from pipeline.schema.budget import Budget
+from pipeline.schema.comparison import Baseline
 from pipeline.schema.gate import Blessing, GateReport
+from pipeline.schema.values import load
 
 
 def judged(revision: str | None, *, today: date) -> tuple[GateReport, Evidence]:
@@ -31,6 +37,73 @@ def judged(revision: str | None, *, today: date) -> tuple[GateReport, Evidence]:
     found = history.at(revision)
     evaluation.check_made_with(project, found)
     return evaluation.evaluate(policy.policy(project), found, accepted, today=today), found
+
+
+BUDGETS = Path("reports") / "budget"
+"""Error budgets that `driftline budget` left; no stage makes them."""
+
+
+def budgets() -> tuple[Budget, ...]:
+    """Every error budget there is.
+
+    Raises:
+        InputError: a file is of another format.
+    """
+    return tuple(map(_budget, sorted(BUDGETS.glob("*.json"))))
+
+
+def _budget(path: Path) -> Budget:
+    try:
+        return load(Budget, path)
+    except ValidationError:
+        raise InputError(
+            f"{path}: not an error budget of this version",
+            remedy=f"git rm {path}, and if it is still wanted: driftline budget CELL",
+        ) from None
+
+
+def inputs(project: Params) -> dict[str, Any]:
+    """What reports read beside evidence: policy, blessings, the baseline's commit, error budgets.
+
+    Raises:
+        InputError: blessings.yaml is none, or there is no such baseline.
+    """
+    name = project.baseline
+    return {
+        "budgets": {path.name: sha256_file(path) for path in sorted(BUDGETS.glob("*.json"))},
+        "gate": project.gate,
+        "blessings": [each.model_dump(mode="json") for each in accepted_at(None)],
+        "baseline": None if name is None else {"name": name, "commit": history.commit_of(name)},
+    }
+
+
+def standing(project: Params) -> tuple[GateReport, Baseline | None]:
+    """The working tree's evidence against the policy, every blessing in force, and the baseline.
+
+    A policy that cannot be applied, or a baseline that cannot be compared, is said, not raised:
+    whatever was measured is to be seen all the same. Nothing of it depends on the day.
+    """
+    found = history.at(None)
+    try:
+        accepted = accepted_at(None)
+        report = evaluation.evaluate(
+            policy.policy(project), found, accepted, today=evaluation.ALWAYS
+        )
+    except DriftlineError as error:
+        report = evaluation.refused(error, today=evaluation.ALWAYS)
+    return report, _baseline(project.baseline, found)
+
+
+def _baseline(name: str | None, found: Evidence) -> Baseline | None:
+    if name is None:
+        return None
+    commit = history.commit_of(name)
+    try:
+        return Baseline(
+            name=name, commit=commit, comparison=comparison.compare(history.at(name), found)
+        )
+    except DriftlineError as error:
+        return Baseline(name=name, commit=commit, problem=error.message)
 
 
 def accepted_at(commit: str | None, *, where: str = "") -> tuple[Blessing, ...]:
