@@ -57,7 +57,13 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Open]:
     contexts: list[BrowserContext] = []
 
     def open_page(
-        html: str, *, width: int = 1280, height: int = 900, at: str = "", **how: Any
+        html: str,
+        *,
+        width: int = 1280,
+        height: int = 900,
+        at: str = "",
+        clock: str = "",
+        **how: Any,
     ) -> Opened:
         path = tmp_path / f"{len(contexts)}.html"
         path.write_text(html, encoding="utf-8")
@@ -66,6 +72,8 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Open]:
         )
         contexts.append(context)
         context.set_default_timeout(20_000)
+        if clock:
+            context.clock.set_fixed_time(clock)
         tab = Opened(context.new_page())
         url = path.as_uri()
         tab.page.on("console", lambda message: tab.said.append(message.text))

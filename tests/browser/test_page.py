@@ -21,6 +21,7 @@ from tests.unit.report_evidence import (
     Q2,
     Q8,
     distributions,
+    standing,
     with_cause,
     with_hop,
 )
@@ -32,7 +33,7 @@ WRONG, WORDED = "clauses/c-001", "sql/s-002"
 
 
 @cache
-def report() -> str:
+def report(*, gated: bool = False) -> str:
     """q2_k gets one item wrong because of its weights, q8_0 words another otherwise (numerics)."""
 
     def answer(each: CellSpec, prompt: PinnedPrompt) -> Completion:
@@ -58,7 +59,7 @@ def report() -> str:
         )
     likely = (Candidate(2, "▁a", -0.1), Candidate(4, "`", -2.0))
     return render(
-        found,
+        standing(found, "why") if gated else found,
         vocabulary=WORDS,
         partings={(f"{F32} → {Q2}", WRONG): Parting(likely, likely, likely)},
     )
@@ -103,6 +104,32 @@ class TestOpening:
         body = tab.page.locator(f"[id='item={WORDED}']")
         assert body.is_visible()
         assert 0 <= body.evaluate("each => each.getBoundingClientRect().top") < 450
+
+
+class TestGate:
+    def test_a_hop_filters_its_reasons_and_they_lead_to_items(self, opened: Open) -> None:
+        tab = opened(report(gated=True))
+        rows = "table.gate tbody tr"
+        assert tab.visible(rows) == 3
+        tab.page.locator(hop(Q8)).click()
+        assert tab.visible(rows) == 1
+        tab.page.keyboard.press("Escape")
+        assert tab.visible(rows) == 3
+        tab.quiet()
+
+    def test_only_a_browser_knows_what_is_over(self, opened: Open) -> None:
+        for day, over in (("2026-12-30", 0), ("2026-12-31", 0), ("2027-01-01", 1)):
+            tab = opened(report(gated=True), clock=f"{day}T12:00:00")
+            assert tab.visible("time.over") == over, day
+            assert tab.visible("time.ends") == 1
+        assert opened(report(gated=True), java_script_enabled=False).visible("time.ends") == 1
+
+    def test_on_a_phone(self, opened: Open) -> None:
+        tab = opened(report(gated=True), width=360)
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= 360
+        last = tab.page.locator("table.gate tbody tr td:last-child").first
+        box = last.bounding_box()
+        assert box is not None and box["x"] + box["width"] <= 360
 
 
 class TestFilters:
