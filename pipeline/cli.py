@@ -15,6 +15,7 @@ from pipeline.commands.common import clean
 from pipeline.commands.compare import compare, same
 from pipeline.commands.gate import bless, gate
 from pipeline.commands.imports import import_cells
+from pipeline.commands.init import init
 from pipeline.commands.release import release
 from pipeline.commands.show import show
 from pipeline.commands.verify import verify
@@ -171,6 +172,7 @@ main.add_command(bless)
 main.add_command(compare)
 main.add_command(gate)
 main.add_command(import_cells)
+main.add_command(init)
 main.add_command(release)
 main.add_command(same)
 main.add_command(show)

@@ -17,7 +17,7 @@ def judged(project: params.Params) -> ReportInput:
     """`read`, with what it is held against: policy and blessings, baseline, error budgets.
 
     Raises:
-        InputError: an error budget is of another format, or the baseline is nowhere.
+        InputError: the baseline is nowhere.
         RefusedError: something is not what its record says.
     """
     found = read(project)
@@ -27,7 +27,7 @@ def judged(project: params.Params) -> ReportInput:
         hop.hop.name: (identities.get(hop.hop.parent), identities.get(hop.hop.child))
         for hop in found.drift.hops
     }
-    budgets = judgement.budgets()
+    budgets, unread = judgement.budgets()
     current = tuple(
         each
         for each in budgets
@@ -39,7 +39,7 @@ def judged(project: params.Params) -> ReportInput:
         later=outlook(gate),
         baseline=baseline,
         budgets=current,
-        old_budgets=tuple(each.hop for each in budgets if each not in current),
+        old_budgets=(*(each.hop for each in budgets if each not in current), *unread),
     )
 
 

@@ -43,23 +43,15 @@ BUDGETS = Path("reports") / "budget"
 """Error budgets that `driftline budget` left; no stage makes them."""
 
 
-def budgets() -> tuple[Budget, ...]:
-    """Every error budget there is.
-
-    Raises:
-        InputError: a file is of another format.
-    """
-    return tuple(map(_budget, sorted(BUDGETS.glob("*.json"))))
-
-
-def _budget(path: Path) -> Budget:
-    try:
-        return load(Budget, path)
-    except ValidationError:
-        raise InputError(
-            f"{path}: not an error budget of this version",
-            remedy=f"git rm {path}, and if it is still wanted: driftline budget CELL",
-        ) from None
+def budgets() -> tuple[tuple[Budget, ...], tuple[str, ...]]:
+    """Every error budget there is, and the files that are none of this version."""
+    found, unread = [], []
+    for path in sorted(BUDGETS.glob("*.json")):
+        try:
+            found.append(load(Budget, path))
+        except ValidationError:
+            unread.append(path.as_posix())
+    return tuple(found), tuple(unread)
 
 
 def inputs(project: Params) -> dict[str, Any]:

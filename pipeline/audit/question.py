@@ -99,7 +99,8 @@ def ask(
         json_keys=_json_keys(before, after, changed),
         code=_code_differs(before.evidence, after.evidence, changed),
     )
-    untestable = tuple(_untestable(before.evidence, after.evidence, groups))
+    outside = not any(_has_code(side) for side in (before, after))
+    untestable = tuple(_untestable(before.evidence, after.evidence, groups, code_outside=outside))
     if not groups:
         listed = "".join(f"\n  {line}" for line in untestable)
         raise InputError(
@@ -180,12 +181,20 @@ def _code_differs(good: Evidence, bad: Evidence, changed: Iterable[str]) -> bool
     )
 
 
-def _untestable(good: Evidence, bad: Evidence, groups: tuple[Group, ...]) -> Iterator[str]:
+def _has_code(side: Side) -> bool:
+    """Whether a commit has driftline's code in it; where it is an installed package, none has."""
+    return any(path.startswith(bisection.CODE[0]) for path in side.paths)
+
+
+def _untestable(
+    good: Evidence, bad: Evidence, groups: tuple[Group, ...], *, code_outside: bool = False
+) -> Iterator[str]:
     """Inputs whose records differ and that no group holds."""
     names = {group.name for group in groups}
     for change in inputs.changes(good, bad):
         sides = f"{change.before or 'none'} → {change.after or 'none'}"
-        if change.kind in NOT_SWAPPED:
+        code = change.kind == "driftline code" and change.name not in MAKES_NO_ANSWER
+        if change.kind in NOT_SWAPPED or (code and code_outside):
             yield f"{change.label}: {sides}: what is installed runs every mix"
         wanted = {
             "source": {"source", "tokenizer", "template"},

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,11 +13,14 @@ import click
 from pipeline.commands.common import clean
 
 if TYPE_CHECKING:
+    from pipeline.errors import RefusedError
+    from pipeline.lineage.evidence import Evidence
     from pipeline.schema.gate import Blessing, GateReport, GateVerdict
 
 LASTS = timedelta(days=90)
-SHOWN = 10
-"""Items named in a line, at most."""
+OUTPUT = click.Path(dir_okay=False, path_type=Path)
+LINE = 600
+"""Characters shown of what was found, at most."""
 HEADER = """\
 # Reasons of the gate that somebody accepted; `driftline bless` writes them. Each covers what it
 # says and nothing worse, until it expires: docs/gates.md.
@@ -26,8 +30,19 @@ HEADER = """\
 @click.command()
 @click.argument("revision", metavar="[REV]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="The whole report as canonical JSON.")
+@click.option("--junit", type=OUTPUT, help="Write JUnit XML: checks, and the items of each cell.")
+@click.option("--summary", type=OUTPUT, help="Append Markdown: to $GITHUB_STEP_SUMMARY.")
+@click.option("--comment", type=OUTPUT, help="Write Markdown for a comment on a pull request.")
+@click.option("--annotate", is_flag=True, help="Print annotations for GitHub Actions first.")
 @clean
-def gate(revision: str | None, as_json: bool) -> None:
+def gate(
+    revision: str | None,
+    as_json: bool,
+    junit: Path | None,
+    summary: Path | None,
+    comment: Path | None,
+    annotate: bool,
+) -> None:
     """Hold the evidence against the policy in params.yaml: one line per reason not to pass.
 
     REV is a release or a git revision, with the policy and blessings it has; without one, the
@@ -35,23 +50,76 @@ def gate(revision: str | None, as_json: bool) -> None:
     was edited or is another project's; 4: a required cell failed; 5: one is unstable. The first of
     3, 4, 5, 1 that holds.
     """
+    if as_json and annotate:
+        raise click.UsageError("--json and --annotate both print: choose one")
+    report, found, refusal = _judged(revision)
+    if junit:
+        _put(junit, _junit(report, found, is_here=revision is None))
+    if summary or comment:
+        from pipeline.publish import brief
+
+        if summary:
+            _put(summary, brief.summary(report, found), append=True)
+        if comment:
+            _put(comment, brief.comment(report, found))
+    if annotate:
+        from pipeline.publish.github import commands
+
+        for command in commands(report):
+            click.echo(command)
+    if as_json:
+        from pipeline.schema.values import canonical
+
+        click.echo(canonical(report))
+    elif refusal:
+        raise refusal
+    else:
+        click.echo("\n".join(lines(report)))
+    sys.exit(report.exit_code)
+
+
+def _judged(revision: str | None) -> tuple[GateReport, Evidence | None, RefusedError | None]:
+    """The report with its evidence, or with why that was refused."""
     from pipeline import judgement
     from pipeline.errors import RefusedError
     from pipeline.gate import evaluation
 
     try:
-        report, _ = judgement.judged(revision, today=date.today())
+        return *judgement.judged(revision, today=date.today()), None
     except RefusedError as error:
-        if not as_json:
-            raise
-        report = evaluation.refused(error, today=date.today())
-    if as_json:
-        from pipeline.schema.values import canonical
+        return evaluation.refused(error, today=date.today()), None, error
 
-        click.echo(canonical(report))
-    else:
-        click.echo("\n".join(lines(report)))
-    sys.exit(report.exit_code)
+
+def _junit(report: GateReport, found: Evidence | None, *, is_here: bool) -> str:
+    """JUnit XML, with the answers of the working tree where it is about that."""
+    from pipeline.publish import answers, junit
+
+    given = answers.answers(report, found) if found and is_here else None
+    return junit.junit(report, found, given)
+
+
+def _put(path: Path, text: str, *, append: bool = False) -> None:
+    """Write a file, or put the text behind what it has.
+
+    Raises:
+        InputError: it cannot be written there.
+    """
+    from pipeline.errors import InputError
+    from pipeline.files import write_text
+
+    write: Callable[[Path, str], None] = _append if append else write_text
+    try:
+        write(path, text)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror}", remedy="name a file that can be"
+        ) from None
+
+
+def _append(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(f"\n{text}" if file.tell() else text)
 
 
 @click.command()
@@ -139,57 +207,28 @@ def lines(report: GateReport) -> Iterator[str]:
 
     Whatever an artifact, a model or a user wrote is escaped.
     """
+    from pipeline.publish import words
     from pipeline.report.escape import visible
 
-    stops = [row for row in report.checks if row.stops]
-    accepted = [row for row in report.checks if row.blessed]
-    skipped = [row for row in report.checks if row.verdict == "skipped"]
-    passed = sum(row.verdict == "pass" for row in report.checks)
-    for row in stops:
+    for row in report.stops:
         yield f"{row.verdict:9}  {_line(row)} · [{visible(row.id)}]"
         if row.remark:
             yield f"{'':9}  {visible(row.remark)}"
-    for row in accepted:
+    for row in report.accepted:
         if row.blessed:
-            why = f"{visible(row.blessed.by)} until {row.blessed.expires}"
-            yield f"{'accepted':9}  {_line(row)} · {why}: {visible(row.blessed.reason)}"
-    for row in skipped:
+            yield f"{'accepted':9}  {_line(row)} · {visible(words.accepted(row.blessed), LINE)}"
+    for row in report.skipped:
         yield f"{'skipped':9}  {_line(row)}"
-    for use in report.blessings:
-        if use.state == "unused":
-            yield f"{'note':9}  blessing of {visible(use.blessing.id)}: nothing is there any more"
-    for note in report.notes:
+    for note in words.notes(report):
         yield f"{'note':9}  {visible(note)}"
-    counts = [f"{passed} checks pass", f"{len(stops)} stop"]
-    counts += [f"{len(accepted)} accepted"] if accepted else []
-    counts += [f"{len(skipped)} not judged"] if skipped else []
-    yield f"gate: {report.verdict} ({', '.join(counts)})"
+    yield f"gate: {report.verdict} ({words.counts(report)})"
 
 
 def _line(row: GateVerdict) -> str:
     """`quantize A → B · pods: 1 of 40 flipped (weights, not a near-tie): pods-040 · …`."""
+    from pipeline.publish import words
     from pipeline.report.escape import visible
 
-    subject = visible(row.cell)
-    if row.kind is not None:
-        subject = f"{row.kind} {visible(row.parent)} → {subject}"
-    elif not subject:
-        subject = "reports/lineage"
-    if row.evalset or row.tag:
-        subject += f" · {visible(row.evalset or '')}{visible(f'#{row.tag}') if row.tag else ''}"
-    said = visible(row.message, 600)
-    if row.cause and f"({row.cause}," not in row.message:
-        said += f" ({visible(row.cause)})"
-    named = _keys(row)
-    return " · ".join(filter(None, (f"{subject}: {said}{named}", visible(row.look))))
-
-
-def _keys(row: GateVerdict) -> str:
-    """`: pods-040, pods-041`; of an evalset its items' ids alone."""
-    from pipeline.report.escape import visible
-
-    start = f"{row.evalset}/" if row.evalset else ""
-    names = [visible(key.removeprefix(start)) for key in row.keys[:SHOWN]]
-    more = len(row.keys) - len(names)
-    names += [f"and {more} more"] if more else []
-    return f": {', '.join(names)}" if names else ""
+    found = filter(None, (words.said(row), words.items(row)))
+    parts = [visible(words.subject(row)), *(visible(each, LINE) for each in found)]
+    return " · ".join(filter(None, (": ".join(parts), visible(row.look))))

@@ -77,7 +77,8 @@ class ReportInput:
         later: what it becomes as blessings expire.
         baseline: what changed since the baseline release; None where there is none.
         budgets: what groups of stored tensors cost, on hops for which that was measured.
-        old_budgets: hops with an error budget of other artifacts than are here.
+        old_budgets: hops with an error budget of other artifacts than are here, and files that
+            are no error budget of this version.
     """
 
     artifacts: tuple[ArtifactRecord, ...]
