@@ -141,7 +141,11 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     if python is None:
         return {"runtime": name, "missing": registry.RUNTIMES[name].install}
     environment = sandbox.environment(
-        threads=1, cache=folder, temporary=folder, extra=registry.RUNTIMES[name].environment
+        threads=1,
+        cache=folder,
+        temporary=folder,
+        code=Path(__file__).resolve().parents[1],
+        extra=registry.RUNTIMES[name].environment,
     )
     done = subprocess.run(
         [str(python), "-m", "benchmarks.throughput", str(folder / "job.json")],

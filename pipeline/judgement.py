@@ -83,14 +83,16 @@ def standing(project: Params) -> tuple[GateReport, Baseline | None]:
         )
     except DriftlineError as error:
         report = evaluation.refused(error, today=evaluation.ALWAYS)
-    return report, _baseline(project.baseline, found)
+    return report, baseline(project, found)
 
 
-def _baseline(name: str | None, found: Evidence) -> Baseline | None:
+def baseline(project: Params, found: Evidence) -> Baseline | None:
+    """The baseline that params.yaml names against some evidence, or why it cannot be compared."""
+    name, commit = project.baseline, ""
     if name is None:
         return None
-    commit = history.commit_of(name)
     try:
+        commit = history.commit_of(name)
         return Baseline(
             name=name, commit=commit, comparison=comparison.compare(history.at(name), found)
         )

@@ -58,10 +58,11 @@ def gate(
     if summary or comment:
         from pipeline.publish import brief
 
+        since = _since(found) if found and revision is None else ""
         if summary:
-            _put(summary, brief.summary(report, found), append=True)
+            _put(summary, brief.summary(report, found, baseline=since), append=True)
         if comment:
-            _put(comment, brief.comment(report, found))
+            _put(comment, brief.comment(report, found, baseline=since))
     if annotate:
         from pipeline.publish.github import commands
 
@@ -96,6 +97,15 @@ def _junit(report: GateReport, found: Evidence | None, *, is_here: bool) -> str:
 
     given = answers.answers(report, found) if found and is_here else None
     return junit.junit(report, found, given)
+
+
+def _since(found: Evidence) -> str:
+    """What differs from the baseline that params.yaml names, as Markdown; empty without one."""
+    from pipeline import judgement, params
+    from pipeline.publish import brief
+
+    baseline = judgement.baseline(params.read(), found)
+    return brief.since(baseline) if baseline else ""
 
 
 def _put(path: Path, text: str, *, append: bool = False) -> None:

@@ -277,6 +277,7 @@ def _start(
             threads=decode.threads,
             cache=(WORK / "cache").absolute(),
             temporary=own,
+            code=sandbox.own_code(own),
             extra=registry.RUNTIMES[spec.runtime].environment,
         ),
         preexec_fn=sandbox.confine(limits.memory_gib),  # noqa: PLW1509 - no thread runs yet

@@ -15,17 +15,19 @@ from pathlib import Path
 PASSED_ON = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
 """The only variables a worker inherits: no token, no proxy, no credential is among them."""
 
+PACKAGE = Path(__file__).resolve().parents[1]
+
 _PR_SET_PDEATHSIG = 1
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 
 
 def environment(
-    *, threads: int, cache: Path, temporary: Path, extra: Mapping[str, str]
+    *, threads: int, cache: Path, temporary: Path, code: Path, extra: Mapping[str, str]
 ) -> dict[str, str]:
     """The whole environment of a worker: fixed locale, time zone, hash seed and thread counts.
 
     `cache` is where runtimes may keep compiled kernels between runs, `temporary` what is thrown
-    away with the process, `extra` the runtime's own.
+    away with the process, `code` the folder of `own_code`, `extra` the runtime's own.
     """
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return {
@@ -35,7 +37,7 @@ def environment(
         "TZ": "UTC",
         "TMPDIR": str(temporary),
         "PYTHONHASHSEED": "0",
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "PYTHONPATH": str(code),
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),
@@ -48,6 +50,18 @@ def environment(
         "XDG_CACHE_HOME": str(cache),
         **extra,
     }
+
+
+def own_code(temporary: Path) -> Path:
+    """A folder below `temporary` that has this package and nothing else, for PYTHONPATH.
+
+    A runtime with an environment of its own must not see the packages of this one, which lie beside
+    an installed driftline.
+    """
+    folder = temporary / "code"
+    folder.mkdir()
+    (folder / PACKAGE.name).symlink_to(PACKAGE, target_is_directory=True)
+    return folder
 
 
 def confine(memory_gib: float) -> Callable[[], None] | None:
