@@ -14,6 +14,7 @@ from pipeline.schema.hops import Cause, Split
 from pipeline.schema.scores import ItemState
 from tests.browser.conftest import Open, Opened
 from tests.factories import completion, report_input
+from tests.paths import ROOT
 from tests.unit.report_evidence import (
     F32,
     ITEMS,
@@ -275,3 +276,48 @@ class TestHostile:
         assert tab.page.title() == "Lineage and drift"
         assert len(tab.said) == 2
         assert all("Content Security Policy" in message for message in tab.said)
+
+
+class TestEmbeddedDefault:
+    """The page of the embedded default, as `make run` makes it and git has it."""
+
+    @pytest.fixture
+    def page(self) -> str:
+        return (ROOT / "reports" / "lineage.html").read_text(encoding="utf-8")
+
+    def test_it_opens_in_silence_and_says_the_verdict(self, opened: Open, page: str) -> None:
+        tab = opened(page)
+        top = tab.page.locator("#top").inner_text()
+        assert top.startswith("Gate: pass. ")
+        assert "transformers/audit/checkpoint → mlx/audit/4bit" in top and "pods/pods-040" in top
+        tab.page.locator(".why a").last.click()
+        body = tab.page.locator("[id='item=pods/pods-040']")
+        assert "kubectl cordon dev-node-11" in body.inner_text()
+        tab.quiet()
+
+    def test_scripts_off(self, opened: Open, page: str) -> None:
+        with_scripts = opened(page)
+        names = "h2, details.hop, details.item, table.matrix tbody tr, svg.graph a, table.settings"
+        count = with_scripts.page.locator(names).count()
+        without = opened(page, java_script_enabled=False)
+        assert without.page.locator(names).count() == count > 200
+        assert without.visible("svg.graph a") == 18
+        without.quiet()
+
+    def test_filters_and_keys(self, opened: Open, page: str) -> None:
+        tab = opened(page)
+        everything = tab.visible("details.item")
+        tab.page.locator("svg.graph a[href='#hop=mlx/audit/4bit']").focus()
+        tab.page.keyboard.press("Enter")
+        assert 0 < tab.visible("details.item") < everything
+        tab.page.keyboard.press("Escape")
+        assert tab.visible("details.item") == everything
+        tab.quiet()
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    @pytest.mark.parametrize("width", [360, 1280])
+    def test_no_overflow(self, opened: Open, page: str, width: int, scheme: str) -> None:
+        tab = opened(page, width=width, color_scheme=scheme)
+        tab.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        assert tab.page.evaluate("document.documentElement.scrollWidth") == width
+        tab.quiet()

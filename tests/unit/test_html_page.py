@@ -448,7 +448,7 @@ class TestOptional:
         assert order(check("cell", Q2, "skipped")) == [Q8, Q2]
         free = replace(self.two_bad(), gate=gate_report(check("cell", Q2, "skipped")))
         assert "6 answers became worse, over 2 of " in verdict(free).headline
-        assert verdict(free).headline.endswith(", 4 of them where the gate does not judge.")
+        assert verdict(free).headline.endswith(", 4 of them in cells that are not judged.")
 
     def test_a_baseline(self) -> None:
         found = standing(evidence(), "other bytes")

