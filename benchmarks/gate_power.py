@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import date
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from scipy import stats
@@ -198,7 +198,7 @@ def main(pipelines: int) -> None:
             f"\none hop among {tests} tests, limit {100 * margin:g} points, "
             f"{200 * DISCORDANT:g} % of items flip beside the loss: not passed / proven"
         )
-        _print_grid(lambda n, loss, m=margin: power(n, loss, m, tests))  # type: ignore[misc]
+        _print_grid(partial(power, margin=margin, family=tests))
     print("\nlargest error of a 5 % bound, over rates of losses and gains:")
     for items in (10, 26, 40, 100, 200):
         print(f"{items:6} items  {worst_coverage(items):.2%}")

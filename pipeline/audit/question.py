@@ -14,6 +14,7 @@ from pipeline.errors import InputError, ToolError, did_you_mean
 from pipeline.lineage import bisection, inputs
 from pipeline.lineage.bisection import Group, Moved, MovedHop
 from pipeline.lineage.evidence import Evidence
+from pipeline.lineage.software import environment_differences
 from pipeline.params import PARAMS_FILE, Params
 
 NOT_SWAPPED = ("package", "runtime", "hardware")
@@ -296,7 +297,7 @@ def _installed(
         for runtime, record in runs.items():
             made = json.loads(side.evidence.environment(record.environment_sha256))
             here = environment.probe(runtime, threads=side.project.limits.threads)
-            differing = inputs.environment_differences(made, here)
+            differing = environment_differences(made, here)
             said = [f"{' '.join(key)} {was} → {now}" for key, (was, now, _) in differing.items()]
             if said:
                 yield f"{runtime} here is not {side.name}'s: {'; '.join(said)}"

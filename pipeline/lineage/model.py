@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.digest import sha256_text
 from pipeline.errors import InputError, RefusedError, did_you_mean
+from pipeline.lineage.checkpoints import ORIGIN
 from pipeline.lineage.evidence import REMEDY, Evidence
-from pipeline.lineage.inputs import ORIGIN
 from pipeline.plan import adapter_of, artifact_of
 from pipeline.schema.artifacts import ArtifactRecord, Census
 from pipeline.schema.comparison import ConversionFacts, Detail, ModelFacts, StoredFacts

@@ -18,8 +18,12 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from pipeline.files import write_text
 from pipeline.schema.artifacts import ArtifactRecord, Manifest, TensorDigest
+from pipeline.schema.budget import Budget
 from pipeline.schema.cells import CellRecord
+from pipeline.schema.comparison import ComparisonReport
+from pipeline.schema.gate import GateReport
 from pipeline.schema.hops import DriftReport
+from pipeline.schema.imports import ImportRecord
 from pipeline.schema.lineage import ItemDigest, ItemEvidence, LineageIndex
 from pipeline.schema.release import ReleaseRecord
 from pipeline.schema.values import Value
@@ -38,6 +42,10 @@ TYPES: tuple[type[Value], ...] = (
     ControlRecord,
     DriftReport,
     ReleaseRecord,
+    GateReport,
+    ComparisonReport,
+    ImportRecord,
+    Budget,
 )
 PUBLISHED: Mapping[str, type[Value]] = {
     re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower(): kind for kind in TYPES

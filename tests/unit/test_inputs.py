@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from pipeline.errors import RefusedError
-from pipeline.lineage import chain, inputs
+from pipeline.lineage import chain, checkpoints, inputs
 from pipeline.lineage.evidence import Evidence
-from pipeline.lineage.inputs import Inputs, environment_differences
+from pipeline.lineage.inputs import Inputs
+from pipeline.lineage.software import environment_differences
 from pipeline.schema.comparison import Detail, InputChange
 from tests.unit.lineage_trees import ADAPTER, PROJECT, SOURCE, Folder, World, templated
 
@@ -413,7 +414,7 @@ def test_threads_are_an_input_though_no_environment_says_so() -> None:
 
 def test_the_same_tensors_in_other_files() -> None:
     """As after resharding: other tensor lines, the same tensors."""
-    found = inputs._tensors(BASE.tensors("checkpoints/base"), BASE.tensors("checkpoints/base"))
+    found = checkpoints._tensors(BASE.tensors("checkpoints/base"), BASE.tensors("checkpoints/base"))
     assert [detail.what for detail in found] == [
         "the same tensors, in other files or another order"
     ]
@@ -422,7 +423,7 @@ def test_the_same_tensors_in_other_files() -> None:
 def test_tensors_stored_as_another_type() -> None:
     old = BASE.tensors("checkpoints/base")
     new = [tensor.model_copy(update={"dtype": "BF16"}) for tensor in old]
-    lines = [detail.line for detail in inputs._tensors(old, new)]
+    lines = [detail.line for detail in checkpoints._tensors(old, new)]
     assert lines[1] == "stored as F32 → BF16"
 
 

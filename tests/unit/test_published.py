@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from pipeline.lineage.comparison import compare
 from pipeline.lineage.release import release
 from pipeline.schema import published
 from pipeline.schema.artifacts import FileDigest, Manifest, Reference
+from pipeline.schema.budget import Budget, GroupCost
+from pipeline.schema.imports import ImportRecord, Machine
 from pipeline.schema.values import Value, dump, dump_lines, sealed
 from pipeline.schema.weights import (
     ControlRecord,
@@ -26,6 +29,7 @@ from pipeline.schema.weights import (
 from tests import factories
 from tests.paths import ROOT
 from tests.unit.lineage_trees import World
+from tests.unit.test_gate import ONE_FLIP, judged
 
 FOLDER = ROOT / "docs" / "schema"
 REFRESH = "python -m pipeline.schema.published docs/schema"
@@ -66,6 +70,32 @@ def real_values() -> dict[str, Value]:
         ),
         "drift-report": factories.report_input(project, prompts).drift,
         "release-record": release("v1", "ab" * 20, evidence, "cd" * 32),
+        "gate-report": judged(ONE_FLIP),
+        "comparison-report": compare(evidence, World().but(prompt=str.upper).evidence()),
+        "import-record": sealed(
+            ImportRecord(
+                cell=cell,
+                revision="ab" * 20,
+                made_at="mac",
+                machine=Machine(system="Darwin"),
+                software={"mlx": "1"},
+                artifact_identity="ab",
+                adapter_identity=None,
+                environment_sha256="cd",
+                cell_seal="ef",
+                notes=("x",),
+            )
+        ),
+        "budget": Budget(
+            hop="a → b",
+            parent_identity="ab",
+            child_identity="cd",
+            positions=1,
+            control=0.0,
+            whole=0.1,
+            additivity=None,
+            groups=(GroupCost(layer=None, module="m", tensors=("t",), kl=0.1),),
+        ),
     }
 
 
