@@ -22,7 +22,7 @@ _COMMAND = re.compile(r"^( *):(?=:)|#(?=#\w*\[)")
 """Where a CI runner would find `::command::`, `##[command]` or `##vso[command]`."""
 _WORD = r"[A-Za-z0-9]+(?:[-/_'][A-Za-z0-9]+)*"
 _NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]\d+)?"
-_PLAIN_WORD = rf"\(?(?:{_WORD}|{_NUMBER})\)?[,;:.]?"
+_PLAIN_WORD = rf"\(?(?:{_WORD}|{_NUMBER}|%)\)?[,;:.]?"
 _PLAIN = re.compile(rf"{_PLAIN_WORD}(?: {_PLAIN_WORD})*")
 """Words and numbers in which Markdown sees nothing."""
 _REFERENCE = re.compile(r"\bGH-|\b[0-9a-f]{7}")

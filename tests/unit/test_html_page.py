@@ -50,6 +50,7 @@ from tests.unit.report_evidence import (
     SMALL,
     VLLM,
     baseline,
+    blessing,
     check,
     distributions,
     failing,
@@ -483,6 +484,20 @@ class TestStanding:
         assert "\n## Since `v1`\n" in report
         assert "| `adapter audit` | `aaa` | `bbb` | `tensors loses 5 points → 2` |" in report
         assert "## Gate" not in markdown.render(evidence())
+
+    def test_thousands_of_reasons_do_not_make_it_too_long(self) -> None:
+        long = "why " * 200
+        keys = tuple(f"sql/{n}" for n in range(500))
+        stops = [check("loss", f"mlx/a/{n}", "fail", long, keys=keys) for n in range(2000)]
+        accepted = [
+            check("kl", f"mlx/b/{n}", "fail", long, blessed=blessing(f"kl:{n}", long))
+            for n in range(2000)
+        ]
+        found = replace(evidence(), gate=gate_report(*stops, *accepted))
+        report = markdown.render(found)
+        assert len(report.encode()) < 65_536
+        assert re.search(r"\n\d+ more: `driftline gate`\.\n", report)
+        assert len(render(found).encode()) < 2_000_000
 
     def test_numbers(self) -> None:
         counts = {"passing": 1, "stopping": 2, "accepted": 1, "not_judged": 1}
