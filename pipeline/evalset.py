@@ -1,8 +1,8 @@
 """Evalsets: `evalsets/<name>.jsonl`, one golden prompt per line, checked before any model runs.
 
 Nothing here stops at the first fault: a file is read to its end and everything wrong with it is
-said at once, line by line. The strict parsers that judge an expectation here (`strict_json`,
-`sql_statements`) are the ones that judge a model's answer in `pipeline.grade`.
+said at once, line by line. The parsers that judge an expectation here (`pipeline.strict`) are the
+ones that judge a model's answer in `pipeline.grade`.
 """
 
 from __future__ import annotations
@@ -10,42 +10,30 @@ from __future__ import annotations
 import codecs
 import glob
 import json
-import logging
-import math
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from pipeline.check_faults import check_faults
 from pipeline.errors import InputError, did_you_mean
 from pipeline.schema.items import (
-    Canary,
     Check,
-    Contains,
-    Exact,
     GoldenPrompt,
-    JsonEqual,
-    JsonSchema,
     Message,
-    NotContains,
-    Regex,
-    SqlEqual,
 )
 from pipeline.schema.values import Value
+from pipeline.strict import one_line, parse_json, quoted
 
 FOLDER = Path("evalsets")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-DRAFT = "https://json-schema.org/draft/2020-12/schema"
 MOST_SHOWN = 50
 """Problems printed before "and N more": what fits a screen or two."""
-STEPS_PER_TOKEN = 200
-"""How often the SQL parser may step over each token; ordinary queries need fewer than 10."""
 CHECK: TypeAdapter[Check] = TypeAdapter(Check)
 KINDS: dict[str, type[Value]] = {
     get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in get_args(get_args(Check)[0])
@@ -229,7 +217,7 @@ def _items(evalset: str, texts: list[str]) -> tuple[list[GoldenPrompt], list[Pro
 
 def _object(text: str) -> tuple[dict[str, Any] | None, list[str]]:
     """A line's JSON object, or None, and what is wrong with its JSON."""
-    data, faults = _parse(text)
+    data, faults = parse_json(text)
     if data is None and faults:
         return None, faults
     if not isinstance(data, dict):
@@ -316,245 +304,3 @@ def _found(value: Any) -> str:
     if isinstance(value, list):
         return "an array"
     return "an object" if isinstance(value, dict) else one_line(json.dumps(value), 60)
-
-
-# ----------------------------------------------------------------------------------- one check
-
-
-def check_faults(check: Check, reference: Any) -> list[str]:
-    """What would keep a well-formed check from ever saying something about an answer.
-
-    Args:
-        check: the check.
-        reference: the item's reference answer, as found in the file.
-
-    Returns:
-        Each fault as the rest of a sentence that begins with the check's place.
-    """
-    faults: list[str] = []
-    match check:
-        case Contains(value="") | NotContains(value=""):
-            faults = [".value: empty: every answer contains it"]
-        case Canary(phrase=""):
-            faults = [".phrase: empty: every answer contains it"]
-        case Regex():
-            faults = _pattern_faults(".pattern", check.pattern)
-        case JsonSchema():
-            # Items of one task share a schema, and judging one takes longer than all the rest.
-            faults = list(_schema_faults(json.dumps(check.json_schema)))
-        case SqlEqual():
-            faults = _sql_faults(check, reference)
-        case Exact(value=None) | JsonEqual(value=None) if reference is None:
-            faults = [f': {check.kind} needs "value", or the item needs "reference"']
-        case JsonEqual(value=None) if isinstance(reference, str):
-            faults = [f": the item's reference: {fault}" for fault in _parse(reference)[1]]
-    return faults
-
-
-def _pattern_faults(where: str, pattern: str) -> list[str]:
-    import regex
-
-    try:
-        regex.compile(pattern)
-    except regex.error as error:
-        return [f"{where}: not a regular expression: {error} of {quoted(pattern)}"]
-    return []
-
-
-@cache
-def _schema_faults(text: str) -> tuple[str, ...]:
-    from jsonschema import Draft202012Validator, SchemaError
-    from referencing import Registry, Resource
-    from referencing.jsonschema import DRAFT202012
-
-    schema = json.loads(text)
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        return (f".json_schema: {error.json_path}: {error.message}",)
-    except RecursionError:
-        return (".json_schema: nested too deeply to check",)
-    root: Resource[Any] = DRAFT202012.create_resource(schema)
-    resolver = Registry[Any]().resolver_with_root(root)
-    faults: list[str] = []
-    for scope, contents in _subschemas(root, resolver):
-        faults += _reference_faults(scope, contents)
-        for pattern in (*contents.get("patternProperties", ()), contents.get("pattern", "")):
-            faults += _pattern_faults(".json_schema", pattern)
-    return tuple(faults)
-
-
-def _reference_faults(resolver: Any, schema: dict[str, Any]) -> Iterator[str]:
-    """References of one schema that lead out of the document, and a `$schema` of another draft."""
-    from referencing.exceptions import Unresolvable
-
-    for key in ("$ref", "$dynamicRef"):
-        try:
-            if key in schema:
-                resolver.lookup(schema[key])
-        except (Unresolvable, ValueError):  # ValueError: not a URI at all
-            what = f"{quoted(schema[key])} is not in this schema, and none is ever fetched"
-            yield f".json_schema: {key}: {what}"
-    if schema.get("$schema", DRAFT).rstrip("#") != DRAFT:
-        yield f".json_schema: $schema: only {DRAFT} is known; found {quoted(schema['$schema'])}"
-
-
-def _subschemas(resource: Any, resolver: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Every object of a schema that is itself a schema, with what resolves its references."""
-    if isinstance(resource.contents, dict):
-        yield resolver, resource.contents
-    for inner in resource.subresources():
-        yield from _subschemas(inner, resolver.in_subresource(inner))
-
-
-def _sql_faults(check: SqlEqual, reference: Any) -> list[str]:
-    from sqlglot import Dialects
-
-    dialects = [dialect.value for dialect in Dialects]
-    if check.dialect not in dialects:
-        close = did_you_mean(check.dialect, dialects)
-        return [f".dialect: unknown dialect {quoted(check.dialect)}{close}"]
-    expected = check.value if check.value is not None else reference
-    if expected is None:
-        return [': sql_equal needs "value", or the item needs "reference"']
-    try:
-        sql_statements(expected if isinstance(expected, str) else "SELECT 1", check.dialect)
-    except ValueError as error:
-        place = ".value" if check.value is not None else ": the item's reference"
-        return [f"{place}: {error}"]
-    return []
-
-
-# ------------------------------------------------------------------------------ strict parsers
-
-
-def strict_json(text: str) -> JsonValue:
-    """Parse JSON as RFC 8259 has it: no duplicate key, no NaN, no infinity, nothing after it.
-
-    Raises:
-        ValueError: what is wrong, in words for a user.
-    """
-    value, faults = _parse(text)
-    if faults:
-        raise ValueError("; ".join(faults))
-    return value
-
-
-def _parse(text: str) -> tuple[JsonValue, list[str]]:
-    """Parse JSON and go on where it is merely not strict; None when it is not JSON at all."""
-    faults: list[str] = []
-
-    def unique(pairs: list[tuple[str, JsonValue]]) -> JsonValue:
-        repeated = dict.fromkeys(key for key, _ in pairs)
-        for key, _ in pairs:
-            if key not in repeated:
-                faults.append(f"duplicate key {quoted(key)}")
-            repeated.pop(key, None)
-        return dict(pairs)
-
-    def constant(word: str) -> JsonValue:
-        faults.append(f"{word} is not JSON")
-        return 0.0
-
-    def number(digits: str) -> JsonValue:
-        if math.isinf(float(digits)):
-            faults.append(f"the number {quoted(digits)} is too large")
-            return 0.0
-        return float(digits)
-
-    try:
-        value: JsonValue = json.loads(
-            text, object_pairs_hook=unique, parse_constant=constant, parse_float=number
-        )
-    except json.JSONDecodeError as error:
-        line = f"line {error.lineno} " if "\n" in text else ""
-        return None, [*faults, f"not JSON: {error.msg} at {line}column {error.colno}"]
-    except RecursionError:
-        return None, [*faults, "not JSON that can be read: nested too deeply"]
-    except ValueError:  # int() takes no more than 4300 digits
-        return None, [*faults, "not JSON that can be read: a number has too many digits"]
-    return value, faults
-
-
-def sql_statements(sql: str, dialect: str) -> list[Any]:
-    """Parse SQL into sqlglot trees, one per statement.
-
-    sqlglot takes any words for a column and its alias ("I cannot"), and keeps what it does not know
-    ("SHOW …") as raw text; neither can be compared, so only queries and statements that change
-    data or tables pass.
-
-    Raises:
-        ValueError: it does not parse in that dialect, in words for a user.
-    """
-    from sqlglot import Dialect, exp
-    from sqlglot.errors import ParseError, SqlglotError
-
-    known = (exp.Query, exp.DML, exp.DDL, exp.Values, exp.Drop, exp.Alter, exp.TruncateTable)
-    try:
-        with _silent("sqlglot"):
-            tokens = Dialect.get_or_raise(dialect).tokenize(sql)
-            parser = _sql_parser(dialect)(dialect=dialect)
-            trees = [tree for tree in parser.parse(tokens, sql) if tree is not None]
-    except ParseError as error:
-        first = error.errors[0]
-        what = str(first["description"]).partition(" but got <Token")[0]
-        at = f"line {first['line']} column {first['col']}"
-        raise ValueError(f"not SQL: {what} at {at}") from None
-    except SqlglotError:
-        raise ValueError("not SQL: a quote or comment is not closed") from None
-    except (RecursionError, TimeoutError):
-        raise ValueError("not SQL that can be read: nested too deeply") from None
-    if not trees:
-        raise ValueError("not SQL: no statement")
-    for tree in trees:
-        if not isinstance(tree, known):
-            raise ValueError(f"not a query or a statement that can be compared: {tree.key}")
-    return trees
-
-
-@cache
-def _sql_parser(dialect: str) -> Any:
-    """The dialect's parser, stopped by a TimeoutError when it tries too many readings.
-
-    sqlglot backtracks: a model that repeats "JOIN t" forty times would keep it busy for years. What
-    is counted is tokens stepped over, not seconds, so that the same text always ends the same way.
-    """
-    from sqlglot import Dialect
-
-    base: Any = Dialect.get_or_raise(dialect).parser_class
-
-    def advance(self: Any, times: int = 1) -> None:
-        base._advance(self, times)
-        self._steps = getattr(self, "_steps", 0) + 1
-        if self._steps > STEPS_PER_TOKEN * (len(self._tokens) + 10):
-            raise TimeoutError
-
-    return type(base)("BoundedParser", (base,), {"_advance": advance})
-
-
-@contextmanager
-def _silent(name: str) -> Iterator[None]:
-    """Keep a library from logging the text it reads, which may be a model's."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-# ----------------------------------------------------------------------------------- safe text
-
-
-def quoted(text: str, limit: int = 40) -> str:
-    """Text in quotes, clipped to `limit` characters, with everything unprintable escaped."""
-    return repr(text) if len(text) <= limit else repr(text[:limit]) + "…"
-
-
-def one_line(text: str, limit: int) -> str:
-    """Text of at most `limit` characters in which everything unprintable is escaped."""
-    safe = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-    return safe if len(safe) <= limit else safe[: limit - 1] + "…"

@@ -21,7 +21,8 @@ from pipeline.drift.statistics import distribution_drift
 from pipeline.errors import DriftlineError
 from pipeline.grade import grade
 from pipeline.lineage import bisection, graph
-from pipeline.lineage.bisection import Found, Mix, MovedHop
+from pipeline.lineage.bisection import Found, Mix
+from pipeline.lineage.moved import MovedHop
 from pipeline.params import Params
 from pipeline.progress import progress
 from pipeline.schema.cells import CellRecord

@@ -11,9 +11,10 @@ import yaml
 
 from pipeline import environment, history, params
 from pipeline.errors import InputError, ToolError, did_you_mean
-from pipeline.lineage import bisection, inputs
-from pipeline.lineage.bisection import Group, Moved, MovedHop
+from pipeline.lineage import inputs, mixing, moved
 from pipeline.lineage.evidence import Evidence
+from pipeline.lineage.mixing import Group
+from pipeline.lineage.moved import Moved, MovedHop
 from pipeline.lineage.software import environment_differences
 from pipeline.params import PARAMS_FILE, Params
 
@@ -93,7 +94,7 @@ def ask(
         )
     _check_cells(only_cells, before, after)
     changed = _changed(before, after)
-    groups = bisection.groups(
+    groups = mixing.groups(
         before.data,
         after.data,
         changed,
@@ -157,7 +158,7 @@ def _json_keys(good: Side, bad: Side, changed: Iterable[str]) -> dict[str, froze
     """Top-level keys that differ, of tokenizer configs that both sides have."""
     found = {}
     for path in changed:
-        if path.endswith(bisection.TOKENIZER_CONFIG) and path in good.paths & bad.paths:
+        if path.endswith(mixing.TOKENIZER_CONFIG) and path in good.paths & bad.paths:
             was, now = json_at(good.commit, path), json_at(bad.commit, path)
             keys = was.keys() | now.keys()
             found[path] = frozenset(key for key in keys if was.get(key) != now.get(key))
@@ -178,13 +179,13 @@ def _code_differs(good: Evidence, bad: Evidence, changed: Iterable[str]) -> bool
     was, now = good.index.code, bad.index.code
     stages = (was.keys() | now.keys()) - set(MAKES_NO_ANSWER)
     return any(was.get(stage) != now.get(stage) for stage in stages) or any(
-        path in bisection.CODE for path in changed
+        path in mixing.CODE for path in changed
     )
 
 
 def _has_code(side: Side) -> bool:
     """Whether a commit has driftline's code in it; where it is an installed package, none has."""
-    return any(path.startswith(bisection.CODE[0]) for path in side.paths)
+    return any(path.startswith(mixing.CODE[0]) for path in side.paths)
 
 
 def _untestable(
@@ -207,7 +208,7 @@ def _untestable(
 
 
 def _check_cells(wanted: Iterable[str], good: Side, bad: Side) -> None:
-    shared = bisection.shared_cells(good.evidence, bad.evidence)
+    shared = moved.shared_cells(good.evidence, bad.evidence)
     for name in wanted:
         if name not in shared:
             one = [side.name for side in (good, bad) if name in side.evidence.cells]
@@ -228,7 +229,7 @@ def _moved(
                 remedy="leave one of them out",
             )
         return (), _hop(good, bad, only_cells, "")
-    everything = bisection.moved(good.evidence, bad.evidence)
+    everything = moved.moved(good.evidence, bad.evidence)
     found = [each for each in everything if not only_cells or each.cell in only_cells]
     known = sorted({each.key for each in found})
     for key in only_items:
@@ -251,18 +252,18 @@ def _elsewhere(good: Side, bad: Side, all_moved: int) -> str:
     """What moved in other cells, or the other way."""
     if all_moved:
         return f" in these cells ({all_moved} did in others)"
-    back = len(bisection.moved(bad.evidence, good.evidence))
+    back = len(moved.moved(bad.evidence, good.evidence))
     turned = f"driftline bisect {bad.name} {good.name}"
     return f" ({back} moved to correct: {turned} asks why)" if back else ""
 
 
 def _hop(good: Side, bad: Side, only_cells: tuple[str, ...], before: str) -> MovedHop:
     """The hop that grew most; `before` is said where none did."""
-    for hop in bisection.moved_hops(good.evidence, bad.evidence):
+    for hop in moved.moved_hops(good.evidence, bad.evidence):
         if not only_cells or hop.child in only_cells:
             return hop
     raise InputError(
-        f"{before}no hop's mean KL grew by {bisection.KL_MOVED - 1:.0%}",
+        f"{before}no hop's mean KL grew by {moved.KL_MOVED - 1:.0%}",
         remedy=f"driftline compare {good.name} {bad.name}   (what differs at all)",
     )
 

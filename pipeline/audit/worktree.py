@@ -26,7 +26,7 @@ from pipeline import history, imports, params, records
 from pipeline.audit import objects
 from pipeline.audit.question import MESSAGE, Question, Side, json_at
 from pipeline.errors import ToolError
-from pipeline.lineage import bisection
+from pipeline.lineage import mixing
 from pipeline.lineage.bisection import Mix
 from pipeline.params import PARAMS_FILE, Params
 from pipeline.schema.values import canonical_json
@@ -134,7 +134,7 @@ class Tree:
             InputError: the parameters of the two sides do not go together.
         """
         good, bad = self.question.good, self.question.bad
-        data = bisection.mixed(good.data, bad.data, self.question.groups, mix)
+        data = mixing.mixed(good.data, bad.data, self.question.groups, mix)
         project = params.parse(data, where=f"{PARAMS_FILE} of this mix")
         wanted = {
             path: bad.commit if name in mix else good.commit for path, name in self._owner.items()
@@ -256,7 +256,7 @@ def _not_in_git(question: Question) -> Iterator[str]:
         places = [project.source, *project.adapters.values()]
         found = [place.path for place in places]
         found += [corpus.path for corpus in project.distributions.corpora.values()]
-        for path in map(bisection.normal, found):
+        for path in map(mixing.normal, found):
             known = any(each == path or each.startswith(f"{path}/") for each in tracked)
             if path and not known and not Path(path).is_absolute() and ".." not in Path(path).parts:
                 yield path

@@ -14,7 +14,8 @@ from pipeline.commands.common import clean
 if TYPE_CHECKING:
     from pipeline.audit.bisect import Answer, Run
     from pipeline.audit.question import Question
-    from pipeline.lineage.bisection import Group, Guilty
+    from pipeline.lineage.bisection import Guilty
+    from pipeline.lineage.mixing import Group
 
 SHOWN = 10
 """Moved verdicts that are listed."""
@@ -85,7 +86,7 @@ def _asked(question: Question) -> Iterator[str]:
 
 def _what(group: Group, question: Question) -> str:
     """A group's files and values, on one line."""
-    from pipeline.lineage.bisection import value_at
+    from pipeline.lineage.mixing import value_at
 
     said = []
     for key in group.keys:

@@ -12,14 +12,15 @@ time is linear in cells and artifacts, beside what was scored again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from pipeline.drift.hops import NO_VERDICT, flip
-from pipeline.drift.statistics import holm, paired_means, paired_scores, wilcoxon
+from pipeline.drift.statistics import holm, paired_scores
 from pipeline.lineage.evidence import CELLS, ITEMS, Evidence
+from pipeline.lineage.hop_comparison import corrected, hop_comparison, width
 from pipeline.lineage.inputs import Inputs
 from pipeline.params import ROOT_CELL
 from pipeline.schema.cells import CellRecord
@@ -29,17 +30,12 @@ from pipeline.schema.comparison import (
     Consequence,
     Flip,
     HopComparison,
-    Verdict,
 )
-from pipeline.schema.hops import Hop
 from pipeline.schema.lineage import HopEvidence, ItemDigest, ItemEvidence
-from pipeline.schema.statistics import Estimate, PairedScores
+from pipeline.schema.statistics import PairedScores
 from pipeline.schema.values import canonical_json
 
 RAN = ("ok", "unstable")
-FEWEST = 6
-"""Sequences from which a verdict on a hop is given: the fewest of which the signed-rank test can
-say anything at 5 %."""
 OF_ARTIFACT = frozenset(
     (
         "add_bos",
@@ -81,7 +77,7 @@ def compare(before: Evidence, after: Evidence, *, common: bool = False) -> Compa
         added_cells=tuple(sorted(after.cells.keys() - before.cells.keys())),
         removed_cells=tuple(sorted(before.cells.keys() - after.cells.keys())),
         same_cells=len(before.cells.keys() & after.cells.keys()) - len(found),
-        hops=_corrected_hops(hops),
+        hops=corrected(hops),
         same_hops=len(before.hops.keys() & after.hops.keys()) - len(hops),
     )
 
@@ -254,7 +250,7 @@ class _Cells:
             if reason:
                 yield found.model_copy(update={"reason": reason})
             elif not self._same_items(child):
-                yield _hop(found, self.before.items(child), self.after.items(child))
+                yield hop_comparison(found, self.before.items(child), self.after.items(child))
 
     def _hop_obstacles(self, old: HopEvidence, new: HopEvidence) -> Iterator[str]:
         for side, hop in ((self.before, old), (self.after, new)):
@@ -263,7 +259,7 @@ class _Cells:
                 yield f"{side.where}: not measured: {why}"
         if old.hop.parent != new.hop.parent:
             yield f"starts from another cell: {old.hop.parent} → {new.hop.parent}"
-        widths = _width(self.before, old.hop), _width(self.after, new.hop)
+        widths = width(self.before, old.hop), width(self.after, new.hop)
         if None not in widths and widths[0] != widths[1]:
             yield f"another partition: {widths[0]} → {widths[1]} logits kept a position"
 
@@ -388,97 +384,4 @@ def _corrected_cells(cells: tuple[CellComparison, ...]) -> tuple[CellComparison,
             update={"scores": cell.scores.model_copy(update={"holm_p": next(corrected)})}
         )
         for cell in cells
-    )
-
-
-# --------------------------------------------------------------------------------------------- hops
-
-
-def _width(side: Evidence, hop: Hop) -> int | None:
-    """Logits kept a position where a hop was measured; None where nothing was."""
-    parent, child = side.cells.get(hop.parent), side.cells.get(hop.child)
-    if parent is None or child is None:
-        return None
-    text = (parent if hop.kind == "adapter" else child).cell.variant
-    return next((each.width for each in child.forced if each.text == text), None)
-
-
-@dataclass(frozen=True)
-class _Paired:
-    """The sequences of a hop that have the same ids on both sides: mean KL and rows of each."""
-
-    before: tuple[float, ...]
-    after: tuple[float, ...]
-    rows: tuple[int, ...]
-
-
-def _paired(before: Mapping[str, ItemEvidence], after: Mapping[str, ItemEvidence]) -> _Paired:
-    pairs = [
-        (old.kl, new.kl, old.rows)
-        for key, old in before.items()
-        if (new := after.get(key)) is not None
-        and old.kl is not None
-        and new.kl is not None
-        and old.text_sha256 is not None
-        and (old.text_sha256, old.rows) == (new.text_sha256, new.rows)
-        and old.rows
-    ]
-    return _Paired(*(tuple(column) for column in zip(*pairs, strict=True))) if pairs else _NONE
-
-
-_NONE = _Paired((), (), ())
-
-
-def _hop(
-    found: HopComparison, before: Mapping[str, ItemEvidence], after: Mapping[str, ItemEvidence]
-) -> HopComparison:
-    paired = _paired(before, after)
-    counts = {
-        "sequences": len(paired.rows),
-        "sequences_before": _measured(before.values()),
-        "sequences_after": _measured(after.values()),
-        "rows": sum(paired.rows),
-    }
-    if not paired.rows:
-        return found.model_copy(
-            update={**counts, "reason": "no teacher-forced sequence has the same ids on both sides"}
-        )
-    difference = paired_means(paired.before, paired.after, paired.rows)
-    return found.model_copy(
-        update={
-            **counts,
-            "before": _weighted(paired.before, paired.rows),
-            "after": _weighted(paired.after, paired.rows),
-            "difference": difference,
-            "wilcoxon_p": wilcoxon(paired.before, paired.after),
-            "verdict": _verdict(difference, len(paired.rows)),
-        }
-    )
-
-
-def _measured(items: Iterable[ItemEvidence]) -> int:
-    return sum(item.kl is not None for item in items)
-
-
-def _weighted(means: tuple[float, ...], rows: tuple[int, ...]) -> float:
-    return sum(mean * n for mean, n in zip(means, rows, strict=True)) / sum(rows)
-
-
-def _verdict(difference: Estimate, sequences: int) -> Verdict:
-    if difference.value == difference.low == difference.high == 0:
-        return "same"
-    if sequences < FEWEST:
-        return "unknown"
-    if difference.low <= 0 <= difference.high:
-        return "same"
-    return "more" if difference.value > 0 else "less"
-
-
-def _corrected_hops(hops: tuple[HopComparison, ...]) -> tuple[HopComparison, ...]:
-    """With p values corrected for every hop that has one."""
-    tested = [hop.wilcoxon_p for hop in hops if hop.wilcoxon_p is not None]
-    corrected = iter(holm(tested))
-    return tuple(
-        hop if hop.wilcoxon_p is None else hop.model_copy(update={"holm_p": next(corrected)})
-        for hop in hops
     )

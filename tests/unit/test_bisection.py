@@ -19,7 +19,9 @@ from pipeline.audit import question as questions
 from pipeline.audit import worktree
 from pipeline.audit.question import Question, Side
 from pipeline.lineage import bisection
-from pipeline.lineage.bisection import Bad, Found, Group, Mix, MovedHop, groups, interacts, mixed
+from pipeline.lineage.bisection import Bad, Found, Mix, interacts
+from pipeline.lineage.mixing import Group, groups, mixed, value_at
+from pipeline.lineage.moved import MovedHop
 from pipeline.params import parse
 from pipeline.schema.comparison import InputChange, InputKind
 from tests.paths import ROOT
@@ -357,7 +359,7 @@ def test_a_mix_has_bads_values_of_its_groups_and_goods_of_the_others(mix: set[st
     for group in KNOWN:
         side = BAD_PARAMS if group.name in mix else PARAMS
         for key in group.keys:
-            assert bisection.value_at(made, key) == bisection.value_at(side, key)
+            assert value_at(made, key) == value_at(side, key)
     assert made["limits"] == BAD_PARAMS["limits"]
     assert made["source"] == PARAMS["source"]
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import evalset
+from pipeline import evalset, strict
 from pipeline.errors import InputError
 
 GOOD = {"id": "a-1", "prompt": "Say yes", "reference": "yes", "checks": [{"kind": "exact"}]}
@@ -320,7 +320,7 @@ def test_hostile_text_reaches_no_terminal(write: Write) -> None:
     ).filter(lambda value: "Infinity" not in json.dumps(value))
 )
 def test_strict_json_reads_what_json_writes(value: Any) -> None:
-    assert evalset.strict_json(json.dumps(value)) == value
+    assert strict.strict_json(json.dumps(value)) == value
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_strict_json_reads_what_json_writes(value: Any) -> None:
 )
 def test_strict_json_refuses(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        evalset.strict_json(text)
+        strict.strict_json(text)
 
 
 @pytest.mark.parametrize(
@@ -339,10 +339,10 @@ def test_strict_json_refuses(text: str) -> None:
 def test_sql_statements_refuses(text: str) -> None:
     # The last one has 2^60 readings, which sqlglot would try one by one.
     with pytest.raises(ValueError, match=r"."):
-        evalset.sql_statements(text, "")
+        strict.sql_statements(text, "")
 
 
 def test_sql_statements_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ValueError, match="command"):
-        evalset.sql_statements("VACUUM \x1b[31m", "")
+        strict.sql_statements("VACUUM \x1b[31m", "")
     assert not caplog.records
