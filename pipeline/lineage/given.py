@@ -91,9 +91,6 @@ def _others(params: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-# EVALS
-
-
 def evalsets(before: Evidence, after: Evidence) -> Iterator[tuple[Key, Sides]]:
     """Evalsets whose items differ, and variants that are asked others."""
     old, new = ({each.name: each for each in side.index.evalsets} for side in (before, after))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import RefusedError
@@ -35,15 +34,6 @@ TRACKED = (
 """Keys of an environment that have a kind of their own; any other is about the machine."""
 CONVERTER = "llama_cpp_python"
 """The distribution whose source the GGUF converter is taken from."""
-
-
-@dataclass(frozen=True)
-class _Used:
-    """Two environments that stand for each other, and what was made in them."""
-
-    before: Mapping[str, Any]
-    after: Mapping[str, Any]
-    users: tuple[str, ...]
 
 
 def environment_differences(
@@ -203,9 +193,6 @@ def _users(evidence: Evidence) -> dict[str, tuple[str, str]]:
 def conversion_of(record: ArtifactRecord) -> str:
     """`merge`, `quantize`, `convert gguf`, `convert mlx`."""
     return record.conversion + (f" {record.kind}" if record.conversion == "convert" else "")
-
-
-# CODE
 
 
 def code(before: Evidence, after: Evidence) -> Iterator[tuple[Key, Sides]]:

@@ -175,6 +175,36 @@ def test_nothing_changed_runs_only_the_probe(settled: Project) -> None:
     assert settled.repro().ran == ALWAYS
 
 
+def test_policy_blessings_and_baseline_make_the_report_anew_and_nothing_else(
+    settled: Project,
+) -> None:
+    def page() -> str:
+        return (settled.folder / "reports" / "lineage.html").read_text()
+
+    for command in (
+        ["config", "user.name", "Reviewer"],
+        ["config", "user.email", "reviewer@example.org"],
+        ["add", "-A"],
+        ["commit", "-q", "-m", "evidence"],
+        ["tag", "before"],
+    ):
+        subprocess.run(["git", *command], cwd=settled.folder, check=True)
+    settled.edit(baseline="before", gate={"rules": [{"kinds": ["quantize"], "max_kl": 0.0}]})
+    assert settled.repro().ran == [*ALWAYS, "report"]
+    assert "Gate: fail." in page()
+    assert "What differs from the baseline at" in page() and "No input differs" in page()
+    blessed = settled.driftline("bless", "kl:llamacpp/base/q8_0", "--reason", "it is 8 bits")
+    assert blessed.returncode == 0, blessed.stderr
+    assert settled.repro().ran == [*ALWAYS, "report"]
+    assert "Gate: pass." in page() and "it is 8 bits" in page()
+    assert "it is 8 bits" in (settled.folder / "reports" / "lineage.md").read_text()
+    (settled.folder / "blessings.yaml").write_text("- {id: x}\n")
+    refused = settled.repro()
+    assert refused.code != 0 and "blessings.yaml" in refused.output
+    (settled.folder / "blessings.yaml").unlink()
+    settled.edit(gate={"rules": []})
+
+
 def test_a_quantization_more_runs_that_conversion_and_its_cell(settled: Project) -> None:
     settled.edit(gguf={"outtype": "f32", "quantizations": ["q8_0", "q4_k_m"]})
     ran = settled.repro().ran
