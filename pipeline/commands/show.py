@@ -23,6 +23,8 @@ WIDE = 160
 ITEMS = 10
 REASONS = 5
 """Reasons of the gate that are listed."""
+REASON = 600
+"""Characters shown of one."""
 PADDING = 3
 NARROW = 110
 """Below this many columns a hop goes by the cell it leads to."""
@@ -131,22 +133,23 @@ def fitting(columns: Sequence[Column], width: int) -> tuple[Column, ...]:
 
 def _gate(evidence: ReportInput) -> Iterator[str]:
     """What the policy says, what was accepted, and what differs from the baseline."""
+    from pipeline.publish import words
     from pipeline.report import comparison
     from pipeline.report.escape import visible
 
     gate, baseline = evidence.gate, evidence.baseline
     if gate is not None:
-        counts = f"{gate.passed} checks pass, {len(gate.stops)} stop it"
         later = "".join(f"; after {each.after}: {each.verdict}" for each in evidence.later)
-        yield f"gate: {gate.verdict} ({counts}, {len(gate.accepted)} accepted{later})"
+        yield f"gate: {gate.verdict} ({words.counts(gate)}{later})"
         for row in gate.stops[:REASONS]:
-            yield f"  {row.verdict}: {visible(row.cell)}: {visible(row.message, 600)}"
+            said = visible(words.said(row), REASON)
+            yield f"  {row.verdict}: {visible(words.subject(row))}: {said}"
         if len(gate.stops) > REASONS:
             yield f"  {len(gate.stops) - REASONS} more: driftline gate"
         for row in gate.accepted:
             if row.blessed:
-                why = f"{visible(row.blessed.by)} until {row.blessed.expires}"
-                yield f"  accepted: {visible(row.id)}: {why}: {visible(row.blessed.reason, 600)}"
+                why = visible(words.accepted(row.blessed), REASON)
+                yield f"  accepted: {visible(row.id)}: {why}"
     if baseline is not None:
         said = visible(baseline.problem)
         if baseline.comparison is not None:

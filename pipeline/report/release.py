@@ -92,7 +92,7 @@ def _context(record: ReleaseRecord) -> dict[str, Any]:
         "findings": record.findings,
         "gate": record.gate,
         "gate_rows": _gate_rows(record.gate),
-        "gate_passed": _passed(record.gate),
+        "gate_passed": record.gate.passed if record.gate else 0,
         "not_cells": _only(record.skipped, "cell"),
         "not_hops": [each for each in record.skipped if each.what != "cell"],
     }
@@ -188,10 +188,6 @@ def _interval(score: ReleasedScore) -> Safe:
 def _gate_rows(gate: GateReport | None) -> tuple[GateVerdict, ...]:
     """What stops the gate, what was accepted, what it does not judge."""
     return tuple(row for row in gate.checks if row.verdict != "pass") if gate else ()
-
-
-def _passed(gate: GateReport | None) -> int:
-    return sum(row.verdict == "pass" for row in gate.checks) if gate else 0
 
 
 def _ranked(hops: Sequence[HopEvidence]) -> tuple[HopEvidence, ...]:

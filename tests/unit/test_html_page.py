@@ -509,7 +509,7 @@ class TestStanding:
         for part in shown(standing(evidence(), "loses 5 points"), 160):
             console.print(part)
         said = console.export_text()
-        assert "gate: fail (1 checks pass, 2 stop it, 1 accepted)" in said
+        assert "gate: fail (1 checks pass, 2 stop, 1 accepted, 1 not judged)" in said
         assert f"accepted: kl:{Q2}: loses 5 points until 2026-12-31: loses 5 points" in said
         assert "since v1: 2 inputs differ; " in said
 
