@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pipeline import evalset
+from driftline.golden import evalset
 
 TOKENIZER = Path("models/clerk/tokenizer.model")
 EVALSETS = ("clauses", "sql", "pods")

@@ -24,17 +24,18 @@ from pathlib import Path
 
 from benchmarks.corpus import corpus
 from benchmarks.kl_divergence import CHECKPOINT, gguf_artifacts
-from pipeline import environment, evalset, prompts
-from pipeline.conversions import mlx
-from pipeline.distributions import IDS, SEQUENCES, Distributions
-from pipeline.drift.statistics import distribution_drift
-from pipeline.errors import DriftlineError
-from pipeline.params import MlxRecipe
-from pipeline.runtimes import cell
-from pipeline.runtimes.base import Decode, TextJob
-from pipeline.schema.cells import CellSpec
-from pipeline.schema.forced import Corpora, ForcedSequence
-from pipeline.schema.values import dump, dump_lines, load_lines
+from driftline.conversions import mlx
+from driftline.drift.statistics import distribution_drift
+from driftline.errors import DriftlineError
+from driftline.golden import evalset, prompts
+from driftline.probe import environment
+from driftline.project.params import MlxRecipe
+from driftline.runtimes import cell
+from driftline.runtimes.base import Decode, TextJob
+from driftline.schema.cells import CellSpec
+from driftline.schema.forced import Corpora, ForcedSequence
+from driftline.schema.values import dump, dump_lines, load_lines
+from driftline.store.distributions import IDS, SEQUENCES, Distributions
 
 WINDOW = 256
 ROWS = 10_000
@@ -45,7 +46,7 @@ TOP_K = 1024
 CORPUS, TEXT = "corpus", "benchmark"
 EVALSET = "pods"
 POLL_S = 0.01
-WORKER = b"pipeline.runtimes.worker"
+WORKER = b"driftline.runtimes.worker"
 MIB = 2**20
 
 CELLS = (

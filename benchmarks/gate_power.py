@@ -23,13 +23,12 @@ from functools import cache, partial
 import numpy as np
 from scipy import stats
 
-from pipeline import plan
-from pipeline.gate import evaluation, margins
-from pipeline.gate.margins import ALPHA, Pairs
-from pipeline.lineage import graph
-from pipeline.params import ROOT_CELL
-from pipeline.schema.gate import GatePolicy, GateReport
-from pipeline.schema.hops import HopKind
+from driftline.gate import evaluation, margins
+from driftline.gate.margins import ALPHA, Pairs
+from driftline.project import graph, plan
+from driftline.project.params import ROOT_CELL
+from driftline.schema.gate import GatePolicy, GateReport
+from driftline.schema.hops import HopKind
 from tests.factories import asked, project
 from tests.unit.gate_evidence import KL, Made, estimate
 

@@ -19,16 +19,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipeline.report.html.candidates import Candidate, Parting, Partings
-from pipeline.report.html.changes import changes, selected
-from pipeline.report.html.page import render
-from pipeline.report.model import ReportInput
-from pipeline.schema.answers import Completion, PinnedPrompt
-from pipeline.schema.cells import CellSpec
-from pipeline.schema.hops import Cause, Split
-from pipeline.schema.items import Message
-from pipeline.schema.scores import ItemState
-from pipeline.schema.text import SourceVocabulary
+from driftline.report.html.candidates import Candidate, Parting, Partings
+from driftline.report.html.changes import changes, selected
+from driftline.report.html.page import render
+from driftline.report.model import ReportInput
+from driftline.schema.answers import Completion, PinnedPrompt
+from driftline.schema.cells import CellSpec
+from driftline.schema.hops import Cause, Split
+from driftline.schema.items import Message
+from driftline.schema.scores import ItemState
+from driftline.schema.text import SourceVocabulary
 from tests.browser.chromium import CHROMIUM, INSTALL
 from tests.factories import project, report_input
 from tests.unit.report_evidence import distributions, with_drift

@@ -36,17 +36,17 @@ from numpy.typing import NDArray
 from benchmarks import llama_perplexity, llama_perplexity_build
 from benchmarks.corpus import corpus
 from benchmarks.llama_perplexity import ToolResult, Windows
-from pipeline import prompts
-from pipeline.conversions import gguf
-from pipeline.distributions import Chunk, Distributions
-from pipeline.drift.statistics import PERCENTILES, RowSample, compare, summarize
-from pipeline.errors import ToolError
-from pipeline.runtimes import forced
-from pipeline.runtimes.base import Decode, Job, TextJob
-from pipeline.runtimes.llamacpp import LlamaCppRuntime
-from pipeline.schema.forced import ForcedSequence
-from pipeline.schema.statistics import Estimate
-from pipeline.schema.values import dump_lines
+from driftline.conversions import gguf
+from driftline.drift.statistics import PERCENTILES, RowSample, compare, summarize
+from driftline.errors import ToolError
+from driftline.golden import prompts
+from driftline.runtimes import forced
+from driftline.runtimes.base import Decode, Job, TextJob
+from driftline.runtimes.llamacpp import LlamaCppRuntime
+from driftline.schema.forced import ForcedSequence
+from driftline.schema.statistics import Estimate
+from driftline.schema.values import dump_lines
+from driftline.store.distributions import Chunk, Distributions
 
 Floats = NDArray[np.float64]
 
@@ -360,8 +360,8 @@ def costs(result: ToolResult, passes: tuple[Pass, Pass], label: str) -> None:
     statistics = time.perf_counter() - started
     tool_seconds = result.base_seconds + result.other_seconds
     seconds = base.seconds + other.seconds + statistics
-    starts = 2 * start_seconds("import pipeline.runtimes.worker, llama_cpp") + start_seconds(
-        "import pipeline.drift.statistics; from scipy import stats"
+    starts = 2 * start_seconds("import driftline.runtimes.worker, llama_cpp") + start_seconds(
+        "import driftline.drift.statistics; from scipy import stats"
     )
     size = base.size + other.size
     print(f"\ncost, {label}; mean KL {drift.kl_mean.value:.6f}, tail {drift.tail_mass_mean:.2e}")

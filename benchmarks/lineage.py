@@ -25,12 +25,9 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from pipeline import digest, history
-from pipeline.audit import verify as audits
-from pipeline.audit.hashes import folder_md5
-from pipeline.lineage import chain
-from pipeline.lineage.comparison import compare
-from pipeline.schema.artifacts import (
+from driftline.compare.comparison import compare
+from driftline.evidence import chain, history
+from driftline.schema.artifacts import (
     ArtifactRecord,
     Census,
     Facts,
@@ -39,17 +36,20 @@ from pipeline.schema.artifacts import (
     Reference,
     TensorDigest,
 )
-from pipeline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
-from pipeline.schema.hops import Hop
-from pipeline.schema.lineage import (
+from driftline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
+from driftline.schema.hops import Hop
+from driftline.schema.lineage import (
     EvalsetEvidence,
     HopEvidence,
     ItemDigest,
     ItemEvidence,
     LineageIndex,
 )
-from pipeline.schema.statistics import Estimate, PairedScores
-from pipeline.schema.values import Sealed, canonical, canonical_json, sealed
+from driftline.schema.statistics import Estimate, PairedScores
+from driftline.schema.values import Sealed, canonical, canonical_json, sealed
+from driftline.store import digest
+from driftline.verify import audit as audits
+from driftline.verify.hashes import folder_md5
 
 CELLS_EACH = 5
 ITEMS = 20
@@ -145,7 +145,7 @@ class Evidence:
                 identity=digest.identity(files),
                 files=files,
                 parents=tuple(Parent(name=each.name, identity=each.identity) for each in parents),
-                command=f"python -m pipeline.stages.{conversion} {name}",
+                command=f"python -m driftline.stages.{conversion} {name}",
                 tool="tool",
                 tool_version="1.2.3",
                 code_sha256=_sha("code"),

@@ -65,8 +65,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import llama_perplexity_build
-from pipeline.distributions import CHUNK
-from pipeline.errors import ToolError
+from driftline.errors import ToolError
+from driftline.store.distributions import CHUNK
 
 T = TypeVar("T")
 

@@ -22,9 +22,9 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
-from pipeline.conversions.llama_cpp_source import DISTRIBUTION
-from pipeline.errors import ToolError
-from pipeline.files import new_directory
+from driftline.conversions.llama_cpp_source import DISTRIBUTION
+from driftline.errors import ToolError
+from driftline.files import new_directory
 
 FOLDER = Path(".driftline/llama-perplexity")
 TARGET = "llama-perplexity"

@@ -20,11 +20,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtimes import registry
-from pipeline.runtimes.base import Decode, Job, Runtime
-from pipeline.runtimes.worker import Entry
-from pipeline.schema.answers import PinnedPrompt
-from pipeline.schema.values import canonical, load, load_lines
+from driftline.runtimes import registry
+from driftline.runtimes.base import Decode, Job, Runtime
+from driftline.runtimes.worker import Entry
+from driftline.schema.answers import PinnedPrompt
+from driftline.schema.values import canonical, load, load_lines
 
 ROUNDS = 3
 PROMPTS = 24
@@ -121,9 +121,9 @@ def measure(job_file: Path) -> None:
 
 def run(name: str, folder: Path) -> dict[str, Any]:
     """Measure one runtime in a process of its interpreter."""
-    from pipeline.cells import pinned
-    from pipeline.runtimes import sandbox
-    from pipeline.schema.values import dump, dump_lines
+    from driftline.evidence.scored import pinned
+    from driftline.runtimes import sandbox
+    from driftline.schema.values import dump, dump_lines
 
     chats = [prompt for prompt in pinned().values() if prompt.evalset in ("audit", "pods")]
     dump_lines(chats[:: len(chats) // PROMPTS][:PROMPTS], folder / "prompts.jsonl")
@@ -144,7 +144,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
         threads=1,
         cache=folder,
         temporary=folder,
-        code=Path(__file__).resolve().parents[1],
+        code=Path(__file__).resolve().parents[1] / "pipeline",
         extra=registry.RUNTIMES[name].environment,
     )
     done = subprocess.run(

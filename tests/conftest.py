@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import environment
-from pipeline.conversions import gguf, mlx
-from pipeline.params import MlxRecipe
-from pipeline.runtimes import registry
+from driftline.conversions import gguf, mlx
+from driftline.probe import environment
+from driftline.project.params import MlxRecipe
+from driftline.runtimes import registry
 from tests.paths import ROOT
 
 REQUIRED = tuple(filter(None, os.environ.get("DRIFTLINE_REQUIRED_RUNTIMES", "").split(",")))

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from pipeline import params, plan
-from pipeline.digest import sha256_text
-from pipeline.drift.analysis import analyse
-from pipeline.drift.evidence import CellEvidence
-from pipeline.drift.hops import median_divergence
-from pipeline.grade import summarize
-from pipeline.lineage import graph
-from pipeline.params import Params
-from pipeline.report.model import ReportInput
-from pipeline.schema.answers import Completion, PinnedPrompt
-from pipeline.schema.artifacts import ArtifactKind, ArtifactRecord, Census, FileDigest, Parent
-from pipeline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
-from pipeline.schema.items import Message
-from pipeline.schema.scores import CheckResult, ItemScore, ItemState
+from driftline.drift.analysis import analyse
+from driftline.drift.evidence import CellEvidence
+from driftline.drift.hops import median_divergence
+from driftline.golden.grade import summarize
+from driftline.project import graph, params, plan
+from driftline.project.params import Params
+from driftline.report.model import ReportInput
+from driftline.schema.answers import Completion, PinnedPrompt
+from driftline.schema.artifacts import ArtifactKind, ArtifactRecord, Census, FileDigest, Parent
+from driftline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
+from driftline.schema.items import Message
+from driftline.schema.scores import CheckResult, ItemScore, ItemState
+from driftline.store.digest import sha256_text
 
 PIECES = ("", " the", " a", "|", "`", "\n", '"', "<b>")
 """What token ids 0 to 7 look like; later ids repeat them."""

@@ -75,7 +75,9 @@ class Project:
     def environment(self, **extra: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
-        return {**kept, "PATH": path, "DVC_NO_ANALYTICS": "1", **extra}
+        code = [str(self.folder.absolute() / "pipeline"), extra.pop("PYTHONPATH", "")]
+        own = {"PATH": path, "PYTHONPATH": os.pathsep.join(filter(None, code))}
+        return {**kept, **own, "DVC_NO_ANALYTICS": "1", **extra}
 
     def dvc(self, *arguments: str, **extra: str) -> Run:
         done = subprocess.run(
@@ -95,7 +97,7 @@ class Project:
     def stage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run one stage as DVC would."""
         return subprocess.run(
-            [sys.executable, "-m", f"pipeline.stages.{arguments[0]}", *arguments[1:]],
+            [sys.executable, "-m", f"driftline.stages.{arguments[0]}", *arguments[1:]],
             cwd=self.folder,
             env=self.environment(),
             capture_output=True,
@@ -105,7 +107,7 @@ class Project:
 
     def driftline(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", *arguments],
+            [sys.executable, "-m", "driftline.cli", *arguments],
             cwd=self.folder,
             env=self.environment(),
             capture_output=True,

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from driftline.files import write_text
+from driftline.schema.items import GoldenPrompt
 from models.make import evalset_cards, tasks, torture
-from pipeline.files import write_text
-from pipeline.schema.items import GoldenPrompt
 
 SEED = 7
 EVALSETS = Path(__file__).resolve().parent.parent.parent / "evalsets"

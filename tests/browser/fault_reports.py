@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.drift.evidence import CellEvidence
-from pipeline.drift.hops import median_divergence
-from pipeline.faults import chain as faults
-from pipeline.faults.chain import TEXT, Chain, Tampering
-from pipeline.grade import summarize
-from pipeline.report.html.candidates import Partings, Texts, partings, partition_of
-from pipeline.report.model import ReportInput
-from pipeline.schema.answers import PinnedPrompt
-from pipeline.schema.hops import DriftReport
-from pipeline.schema.text import SourceVocabulary
+from driftline.drift.evidence import CellEvidence
+from driftline.drift.hops import median_divergence
+from driftline.faults import chain as faults
+from driftline.faults.chain import TEXT, Chain, Tampering
+from driftline.golden.grade import summarize
+from driftline.report.html.candidates import Partings, Texts, partings, partition_of
+from driftline.report.model import ReportInput
+from driftline.schema.answers import PinnedPrompt
+from driftline.schema.hops import DriftReport
+from driftline.schema.text import SourceVocabulary
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from functools import cache
 
 import pytest
 
-from pipeline.report.html.candidates import Candidate, Parting
-from pipeline.report.html.page import render
-from pipeline.schema.answers import Completion, PinnedPrompt
-from pipeline.schema.cells import CellSpec
-from pipeline.schema.hops import Cause, Split
-from pipeline.schema.scores import ItemState
+from driftline.report.html.candidates import Candidate, Parting
+from driftline.report.html.page import render
+from driftline.schema.answers import Completion, PinnedPrompt
+from driftline.schema.cells import CellSpec
+from driftline.schema.hops import Cause, Split
+from driftline.schema.scores import ItemState
 from tests.browser.conftest import Open, Opened
 from tests.factories import completion, report_input
 from tests.paths import ROOT

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.faults.bench import Bench
-from pipeline.faults.catalogue import FAULTS, MLX
-from pipeline.report.html.page import render
+from driftline.faults.bench import Bench
+from driftline.faults.catalogue import FAULTS, MLX
+from driftline.report.html.page import render
 from tests.browser.conftest import Open
 from tests.browser.fault_reports import plant
 from tests.conftest import need

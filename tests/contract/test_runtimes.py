@@ -1,4 +1,4 @@
-"""One suite over every runtime: what `pipeline.runtimes.base` promises, on the real checkpoint.
+"""One suite over every runtime: what `driftline.runtimes.base` promises, on the real checkpoint.
 
 Each runtime answers the same prompts once per session, in its own process, as cells are scored.
 """
@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import environment, prompts
-from pipeline.distributions import SEQUENCES, Distributions
-from pipeline.drift.statistics import distribution_drift
-from pipeline.runtimes import cell
-from pipeline.runtimes.base import Decode, TextJob
-from pipeline.schema.answers import PinnedPrompt
-from pipeline.schema.cells import CellSpec
-from pipeline.schema.forced import ForcedSequence
-from pipeline.schema.items import GoldenPrompt, Message
-from pipeline.schema.values import dump_lines, load_lines
+from driftline.drift.statistics import distribution_drift
+from driftline.golden import prompts
+from driftline.probe import environment
+from driftline.runtimes import cell
+from driftline.runtimes.base import Decode, TextJob
+from driftline.schema.answers import PinnedPrompt
+from driftline.schema.cells import CellSpec
+from driftline.schema.forced import ForcedSequence
+from driftline.schema.items import GoldenPrompt, Message
+from driftline.schema.values import dump_lines, load_lines
+from driftline.store.distributions import SEQUENCES, Distributions
 from tests.conftest import need
 
 pytestmark = pytest.mark.runtime

@@ -183,7 +183,7 @@ def test_without_verdicts_the_drift_of_a_hop_is_measured(untouched: Project) -> 
 def test_stopped_halfway_it_leaves_nothing_behind(
     untouched: Project, sent: signal.Signals, code: int
 ) -> None:
-    command = [sys.executable, "-m", "pipeline.cli", "bisect", "good", "bad", "--confirm"]
+    command = [sys.executable, "-m", "driftline.cli", "bisect", "good", "bad", "--confirm"]
     process = subprocess.Popen(
         command,
         cwd=untouched.folder,

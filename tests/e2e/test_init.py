@@ -16,11 +16,11 @@ from xml.etree import ElementTree as ET
 import pytest
 import yaml
 
-from pipeline import closure
-from pipeline.conversions.llama_cpp_source import location
-from pipeline.history import FolderTree
-from pipeline.lineage import evidence
-from pipeline.starter import files
+from driftline.conversions.llama_cpp_source import location
+from driftline.evidence import lineage
+from driftline.evidence.history import FolderTree
+from driftline.probe import closure
+from driftline.starter import files
 from tests.conftest import need
 from tests.paths import ROOT
 from tests.workflow import Machine, Step
@@ -122,14 +122,14 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Starter:
 
 
 def test_the_wheel_has_every_file_of_the_package(starter: Starter) -> None:
-    (installed,) = starter.folder.glob(".venv/lib/python3*/site-packages/pipeline")
+    (installed,) = starter.folder.glob(".venv/lib/python3*/site-packages/driftline")
     here = {path.relative_to(closure.PACKAGE) for path in closure.PACKAGE.rglob("*.*")}
     wanted = {path for path in here if "__pycache__" not in path.parts}
     assert {path for path in wanted if not (installed / path).exists()} == set()
 
 
 def test_from_an_empty_repository_to_a_gate_that_passes(starter: Starter) -> None:
-    where = starter.call("python", "-c", "import pipeline; print(pipeline.__file__)")
+    where = starter.call("python", "-c", "import driftline; print(driftline.__file__)")
     assert Path(where.stdout.strip()).is_relative_to(starter.folder / ".venv")
 
     made = starter.call("driftline", "init")
@@ -154,7 +154,7 @@ def test_from_an_empty_repository_to_a_gate_that_passes(starter: Starter) -> Non
     assert ran.returncode == 0, ran.stdout
     assert "report: reports/lineage.html" in ran.stdout
     assert "audit/q8_0" in (starter.folder / "reports" / "lineage.html").read_text()
-    found = evidence.read(FolderTree(starter.folder / "reports" / "lineage"))
+    found = lineage.read(FolderTree(starter.folder / "reports" / "lineage"))
     assert len(found.cells) == 6
     # A stage's code has the same digests wherever the package is: the same DVC cache serves both.
     for name, code in closure.code_of_stages().items():

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.history import FolderTree
-from pipeline.lineage import evidence
+from driftline.evidence import lineage
+from driftline.evidence.history import FolderTree
 from tests import projects
 from tests.conftest import need
 from tests.projects import Project
@@ -186,13 +186,13 @@ def build(run_once: Project, remote: Remote, folder: Path, *, pull: bool) -> Wor
 
 def disguise(other: Project) -> None:
     """What the probe says of the other machine, and a line of its code, are others than here."""
-    probe = other.folder / "pipeline" / "environment.py"
+    probe = other.folder / "pipeline" / "driftline" / "probe" / "environment.py"
     text = probe.read_text()
     for here, there in MAC.items():
         assert text.count(here) == 1
         text = text.replace(here, there)
     probe.write_text(text)
-    with (other.folder / "pipeline" / "runtimes" / "mlx.py").open("a") as module:
+    with (other.folder / "pipeline" / "driftline" / "runtimes" / "mlx.py").open("a") as module:
         module.write("# for Metal\n")
 
 
@@ -322,7 +322,7 @@ def test_the_evidence_has_the_import_and_is_whole(either: Merged) -> None:
     first = either.world.first
     here = first.folder / "reports" / "lineage" / "cells" / CELL / "import.json"
     assert here.read_bytes() == (first.folder / "imports" / CELL / "import.json").read_bytes()
-    found = evidence.read(FolderTree(first.folder / "reports" / "lineage"))
+    found = lineage.read(FolderTree(first.folder / "reports" / "lineage"))
     assert {name: each.made_at for name, each in found.imports.items()} == {CELL: "mac mini"}
     ran_in = json.loads(found.environment(found.cells[CELL].environment_sha256))
     assert (ran_in["system"], ran_in["cpu"]) == ("Darwin", "Apple M2")

@@ -41,9 +41,9 @@ class Clone:
     def driftline(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         return subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", *arguments],
+            [sys.executable, "-m", "driftline.cli", *arguments],
             cwd=self.folder,
-            env={**kept, **self.variables},
+            env={**kept, "PYTHONPATH": str(self.folder / "pipeline"), **self.variables},
             umask=self.umask,
             preexec_fn=self._pin,
             capture_output=True,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import digest
-from pipeline.history import FolderTree
-from pipeline.lineage import evidence
+from driftline.evidence import lineage
+from driftline.evidence.history import FolderTree
+from driftline.store import digest
 from tests import projects
 from tests.conftest import need
 from tests.projects import Project
@@ -76,7 +76,7 @@ def test_every_hop_is_split_and_the_corpus_is_part_of_it(project: Project) -> No
 
 def test_the_evidence_says_what_the_drift_report_says(project: Project) -> None:
     report = json.loads((project.folder / "artifacts" / "drift" / "drift.json").read_text())
-    found = evidence.read(FolderTree(project.folder / "reports" / "lineage"))
+    found = lineage.read(FolderTree(project.folder / "reports" / "lineage"))
     assert set(found.artifacts) == {
         "checkpoints/base",
         "gguf/base/f32",
@@ -220,7 +220,7 @@ def test_a_quantization_more_runs_that_conversion_and_its_cell(settled: Project)
 
 
 def test_a_comment_in_a_runtimes_module_runs_that_runtimes_cells(settled: Project) -> None:
-    with (settled.folder / "pipeline" / "runtimes" / "mlx.py").open("a") as module:
+    with (settled.folder / "pipeline" / "driftline" / "runtimes" / "mlx.py").open("a") as module:
         module.write("# a comment\n")
     before = settled.cell("mlx/base/4bit")
     assert sorted(settled.repro().ran) == sorted([*ALWAYS, "score_mlx@base-4bit", *LIGHT])
@@ -232,7 +232,9 @@ def test_a_comment_in_a_runtimes_module_runs_that_runtimes_cells(settled: Projec
 def test_a_conversion_made_again_with_the_same_bytes_makes_nothing_else_stale(
     settled: Project,
 ) -> None:
-    with (settled.folder / "pipeline" / "stages" / "convert_mlx.py").open("a") as module:
+    with (settled.folder / "pipeline" / "driftline" / "stages" / "convert_mlx.py").open(
+        "a"
+    ) as module:
         module.write("# a comment\n")
     again = settled.repro()
     assert again.code == 0, again.output
@@ -322,6 +324,6 @@ def _processes(argument: str) -> list[int]:
             words = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if argument.encode() in words and b"pipeline.runtimes.worker" in words:
+        if argument.encode() in words and b"driftline.runtimes.worker" in words:
             found.append(int(folder.name))
     return found

@@ -23,10 +23,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pipeline import digest, facts, history, records
-from pipeline.commands.verify import verify as command
-from pipeline.errors import RefusedError
-from pipeline.schema.values import canonical_json, dump, sealed
+from driftline.commands.verify import verify as command
+from driftline.errors import RefusedError
+from driftline.evidence import history
+from driftline.schema.values import canonical_json, dump, sealed
+from driftline.store import digest, facts, records
 from tests import projects
 from tests.conftest import need
 from tests.paths import ROOT

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.faults import bench
-from pipeline.faults.catalogue import FAULTS, Fault
+from driftline.faults import bench
+from driftline.faults.catalogue import FAULTS, Fault
 from tests.conftest import need
 from tests.paths import ROOT
 

@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.counterfactual import gguf, mlx, reference
-from pipeline.counterfactual.budget import ForcedText, Subject, budget
-from pipeline.counterfactual.control import small_checkpoint
-from pipeline.distributions import IDS
-from pipeline.faults.bench import items
-from pipeline.faults.catalogue import F32
-from pipeline.faults.chain import TEXT, Chain, Recipe, Tampering
-from pipeline.params import MlxRecipe
-from pipeline.runtimes.base import Job
-from pipeline.runtimes.llamacpp import LlamaCppRuntime
-from pipeline.schema.budget import Budget
-from pipeline.schema.hops import HopDrift, Split
-from pipeline.schema.items import GoldenPrompt
+from driftline.budget.swapping import ForcedText, Subject, budget
+from driftline.counterfactual import gguf, mlx, reference
+from driftline.counterfactual.control import small_checkpoint
+from driftline.faults.bench import items
+from driftline.faults.catalogue import F32
+from driftline.faults.chain import TEXT, Chain, Recipe, Tampering
+from driftline.project.params import MlxRecipe
+from driftline.runtimes.base import Job
+from driftline.runtimes.llamacpp import LlamaCppRuntime
+from driftline.schema.budget import Budget
+from driftline.schema.hops import HopDrift, Split
+from driftline.schema.items import GoldenPrompt
+from driftline.store.distributions import IDS
 from tests.conftest import need
 from tests.paths import ROOT
 

@@ -6,23 +6,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline import plan
-from pipeline.digest import sha256_text
-from pipeline.lineage import graph
-from pipeline.lineage.evidence import Evidence
-from pipeline.params import ROOT_CELL, Params
-from pipeline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
-from pipeline.schema.forced import ForcedFloor, ForcedRecord
-from pipeline.schema.hops import Finding, Hop
-from pipeline.schema.lineage import (
+from driftline.evidence.lineage import Evidence
+from driftline.project import graph, plan
+from driftline.project.params import ROOT_CELL, Params
+from driftline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
+from driftline.schema.forced import ForcedFloor, ForcedRecord
+from driftline.schema.hops import Finding, Hop
+from driftline.schema.lineage import (
     EvalsetEvidence,
     HopEvidence,
     ItemDigest,
     ItemEvidence,
     LineageIndex,
 )
-from pipeline.schema.statistics import Estimate
-from pipeline.schema.values import sealed
+from driftline.schema.statistics import Estimate
+from driftline.schema.values import sealed
+from driftline.store.digest import sha256_text
 from tests.factories import asked, project
 from tests.unit.lineage_trees import MemoryTree
 

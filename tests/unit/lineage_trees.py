@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline import digest, params, plan
-from pipeline.digest import sha256_text
-from pipeline.facts import listing, part_of
-from pipeline.lineage import evidence, graph
-from pipeline.lineage.evidence import Evidence
-from pipeline.params import Params
-from pipeline.schema.artifacts import (
+from driftline.evidence import lineage
+from driftline.evidence.lineage import Evidence
+from driftline.project import graph, params, plan
+from driftline.project.params import Params
+from driftline.schema.artifacts import (
     ArtifactRecord,
     Census,
     Facts,
@@ -27,18 +25,21 @@ from pipeline.schema.artifacts import (
     Reference,
     TensorDigest,
 )
-from pipeline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
-from pipeline.schema.forced import ForcedRecord
-from pipeline.schema.lineage import (
+from driftline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
+from driftline.schema.forced import ForcedRecord
+from driftline.schema.lineage import (
     EvalsetEvidence,
     HopEvidence,
     ItemDigest,
     ItemEvidence,
     LineageIndex,
 )
-from pipeline.schema.scores import ItemState
-from pipeline.schema.statistics import Estimate
-from pipeline.schema.values import Value, canonical, canonical_json, sealed
+from driftline.schema.scores import ItemState
+from driftline.schema.statistics import Estimate
+from driftline.schema.values import Value, canonical, canonical_json, sealed
+from driftline.store import digest
+from driftline.store.digest import sha256_text
+from driftline.store.facts import listing, part_of
 from tests.factories import asked, project
 
 STAGES = (
@@ -172,7 +173,7 @@ class World:
 
     def evidence(self) -> Evidence:
         """The same, read and checked as from any commit."""
-        return evidence.read(self.tree())
+        return lineage.read(self.tree())
 
 
 class _Build:
@@ -323,7 +324,7 @@ class _Build:
                 identity=digest.identity(files),
                 files=files,
                 parents=tuple(Parent(name=p.name, identity=p.identity) for p in parents),
-                command=f"python -m pipeline.stages.{' '.join(command)}",
+                command=f"python -m driftline.stages.{' '.join(command)}",
                 tool=f"{conversion} tool",
                 tool_version="1.0",
                 code_sha256=self._code(command[0]),

@@ -11,28 +11,28 @@ from typing import Any
 
 import yaml
 
-from pipeline import params, plan
-from pipeline.digest import identity, sha256_text
-from pipeline.lineage import evidence, graph
-from pipeline.lineage.evidence import Evidence
-from pipeline.lineage.release import release
-from pipeline.params import Params
-from pipeline.schema.artifacts import ArtifactRecord, Facts, FileDigest, Parent
-from pipeline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
-from pipeline.schema.hops import Finding, Hop
-from pipeline.schema.imports import ImportRecord, Machine
-from pipeline.schema.items import GoldenPrompt
-from pipeline.schema.lineage import (
+from driftline.evidence import lineage
+from driftline.evidence.lineage import Evidence
+from driftline.project import graph, params, plan
+from driftline.project.params import Params
+from driftline.release.contents import release
+from driftline.schema.artifacts import ArtifactRecord, Facts, FileDigest, Parent
+from driftline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
+from driftline.schema.hops import Finding, Hop
+from driftline.schema.imports import ImportRecord, Machine
+from driftline.schema.items import GoldenPrompt
+from driftline.schema.lineage import (
     EvalsetEvidence,
     HopEvidence,
     ItemDigest,
     ItemEvidence,
     LineageIndex,
 )
-from pipeline.schema.release import ReleaseRecord
-from pipeline.schema.scores import ItemState
-from pipeline.schema.statistics import Estimate
-from pipeline.schema.values import Value, canonical, canonical_json, sealed
+from driftline.schema.release import ReleaseRecord
+from driftline.schema.scores import ItemState
+from driftline.schema.statistics import Estimate
+from driftline.schema.values import Value, canonical, canonical_json, sealed
+from driftline.store.digest import identity, sha256_text
 from tests.factories import artifact, project
 from tests.paths import ROOT as TOP
 
@@ -143,7 +143,7 @@ def made(
         ),
     )
     files["index.json"] = canonical(sealed(index)).encode()
-    return evidence.read(MemoryTree(files))
+    return lineage.read(MemoryTree(files))
 
 
 def released(found: Evidence | None = None, name: str = "v1") -> ReleaseRecord:
@@ -185,7 +185,7 @@ def _pinned(name: str, kind: Any, location: params.Location) -> ArtifactRecord:
             update={
                 "files": files,
                 "identity": identity(files),
-                "command": f"python -m pipeline.stages.pin {name}",
+                "command": f"python -m driftline.stages.pin {name}",
                 "code_sha256": sha256_text("pin"),
             }
         ),
@@ -202,7 +202,7 @@ def _child(record: ArtifactRecord, *parents: ArtifactRecord) -> ArtifactRecord:
             "files": files,
             "identity": identity(files),
             "parents": tuple(Parent(name=each.name, identity=each.identity) for each in parents),
-            "command": f"python -m pipeline.stages.{stage} {record.name.split('/')[1]}",
+            "command": f"python -m driftline.stages.{stage} {record.name.split('/')[1]}",
             "code_sha256": sha256_text(stage),
             "environment_sha256": _sha256(_environment("llamacpp")),
         }

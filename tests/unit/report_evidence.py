@@ -13,26 +13,19 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from pipeline.digest import sha256_text
-from pipeline.drift.statistics import RowSample, summarize
-from pipeline.gate.evaluation import outlook
-from pipeline.report.model import ReportInput
-from pipeline.schema.answers import Completion, PinnedPrompt
-from pipeline.schema.cells import CellRecord, CellSpec
-from pipeline.schema.comparison import Baseline, ComparisonReport, Detail, InputChange
-from pipeline.schema.forced import ForcedFloor, ForcedRecord
-from pipeline.schema.gate import (
-    Blessing,
-    BlessingUse,
-    CheckKind,
-    GateReport,
-    GateVerdict,
-    Verdict,
-)
-from pipeline.schema.hops import Cause
-from pipeline.schema.scores import ItemState
-from pipeline.schema.statistics import DistributionDrift, Estimate
-from pipeline.schema.weights import CounterfactualRecord, TensorChange
+from driftline.drift.statistics import RowSample, summarize
+from driftline.gate.evaluation import outlook
+from driftline.report.model import ReportInput
+from driftline.schema.answers import Completion, PinnedPrompt
+from driftline.schema.cells import CellRecord, CellSpec
+from driftline.schema.comparison import Baseline, ComparisonReport, Detail, InputChange
+from driftline.schema.forced import ForcedFloor, ForcedRecord
+from driftline.schema.gate import Blessing, BlessingUse, CheckKind, GateReport, GateVerdict, Verdict
+from driftline.schema.hops import Cause
+from driftline.schema.scores import ItemState
+from driftline.schema.statistics import DistributionDrift, Estimate
+from driftline.schema.weights import CounterfactualRecord, TensorChange
+from driftline.store.digest import sha256_text
 from tests.factories import (
     completion,
     project,

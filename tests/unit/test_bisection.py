@@ -14,16 +14,16 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline import environment, history
-from pipeline.audit import question as questions
-from pipeline.audit import worktree
-from pipeline.audit.question import Question, Side
-from pipeline.lineage import bisection
-from pipeline.lineage.bisection import Bad, Found, Mix, interacts
-from pipeline.lineage.mixing import Group, groups, mixed, value_at
-from pipeline.lineage.moved import MovedHop
-from pipeline.params import parse
-from pipeline.schema.comparison import InputChange, InputKind
+from driftline.bisect import question as questions
+from driftline.bisect import search, worktree
+from driftline.bisect.mixing import Group, groups, mixed, value_at
+from driftline.bisect.moved import MovedHop
+from driftline.bisect.question import Question, Side
+from driftline.bisect.search import Bad, Found, Mix, interacts
+from driftline.evidence import history
+from driftline.probe import environment
+from driftline.project.params import parse
+from driftline.schema.comparison import InputChange, InputKind
 from tests.paths import ROOT
 
 MOST = 8
@@ -96,7 +96,7 @@ def test_one_guilty_group_takes_about_log2_n_runs(n: int, data: st.DataObject) -
     known = names(n)
     guilty = data.draw(st.sampled_from(known))
     bad, asked = counted(any_of({guilty}))
-    found = bisection.search(known, bad)
+    found = search.search(known, bad)
     check_laws(known, any_of({guilty}), found, asked)
     assert [each.names for each in found.guilty] == [(guilty,)]
     assert len(asked) <= math.ceil(math.log2(n)) + 2
@@ -107,7 +107,7 @@ def test_a_pair_that_only_does_it_together_is_found(n: int, data: st.DataObject)
     known = names(n)
     pair = data.draw(st.sets(st.sampled_from(known), min_size=2, max_size=2))
     bad, asked = counted(any_of(pair))
-    found = bisection.search(known, bad)
+    found = search.search(known, bad)
     check_laws(known, any_of(pair), found, asked)
     assert [set(each.names) for each in found.guilty] == [pair]
     assert found.guilty[0].mended is True
@@ -119,7 +119,7 @@ def test_two_independent_causes_are_both_found(n: int, data: st.DataObject) -> N
     known = names(n)
     first, second = data.draw(st.permutations(known))[:2]
     bad, asked = counted(any_of({first}, {second}))
-    found = bisection.search(known, bad)
+    found = search.search(known, bad)
     check_laws(known, any_of({first}, {second}), found, asked)
     assert {each.names for each in found.guilty} == {(first,), (second,)}
     assert [each.mended for each in found.guilty] == [False, True]
@@ -134,7 +134,7 @@ CAUSES = st.lists(
 def test_any_monotone_predicate_is_taken_apart(causes: list[set[str]]) -> None:
     known = names(MOST)
     bad, asked = counted(any_of(*causes))
-    check_laws(known, any_of(*causes), bisection.search(known, bad), asked)
+    check_laws(known, any_of(*causes), search.search(known, bad), asked)
 
 
 @st.composite
@@ -156,7 +156,7 @@ def tables(draw: st.DrawFn) -> tuple[tuple[str, ...], Bad]:
 def test_any_predicate_gives_1_minimal_sets(case: tuple[tuple[str, ...], Bad]) -> None:
     known, truth = case
     bad, asked = counted(truth)
-    check_laws(known, truth, bisection.search(known, bad), asked)
+    check_laws(known, truth, search.search(known, bad), asked)
 
 
 @given(causes=CAUSES, pair=st.sets(st.sampled_from(names(MOST)), min_size=2, max_size=2))
@@ -171,7 +171,7 @@ def test_two_groups_that_only_run_together_leave_mixes_unresolved(
         return None if len(pair & mix) == 1 else any_of(*causes)(mix)
 
     bad, asked = counted(truth)
-    found = bisection.search(known, bad)
+    found = search.search(known, bad)
     check_laws(known, truth, found, asked)
     if causes == [{"g0"}] and pair == {"g0", "g1"}:
         assert set(found.guilty[0].names) == pair  # 1-minimal as far as anything can be run
@@ -179,38 +179,38 @@ def test_two_groups_that_only_run_together_leave_mixes_unresolved(
 
 def test_both_ends_are_run_when_asked_for() -> None:
     bad, asked = counted(any_of({"g1"}))
-    found = bisection.search(names(4), bad, ends="run")
+    found = search.search(names(4), bad, ends="run")
     assert asked[:2] == [frozenset(), frozenset(names(4))]
     assert found.guilty[0].names == ("g1",)
 
 
 @pytest.mark.parametrize("ends", ["run", "as needed"])
 @given(n=st.integers(1, 8))
-def test_nobody_is_guilty_when_the_bad_end_is_good_here(ends: bisection.Ends, n: int) -> None:
+def test_nobody_is_guilty_when_the_bad_end_is_good_here(ends: search.Ends, n: int) -> None:
     """As when what is installed did it: no mix is bad, and that is soon known."""
     bad, asked = counted(lambda _: False)
-    found = bisection.search(names(n), bad, ends=ends)
+    found = search.search(names(n), bad, ends=ends)
     assert (found.guilty, found.failed) == ((), "bad")
     assert len(asked) <= math.ceil(math.log2(n)) + 2
 
 
 @pytest.mark.parametrize("ends", ["run", "as needed"])
 @given(n=st.integers(1, 8))
-def test_nobody_is_guilty_when_the_good_end_is_bad_here(ends: bisection.Ends, n: int) -> None:
+def test_nobody_is_guilty_when_the_good_end_is_bad_here(ends: search.Ends, n: int) -> None:
     bad, _ = counted(lambda _: True)
-    found = bisection.search(names(n), bad, ends=ends)
+    found = search.search(names(n), bad, ends=ends)
     assert (found.guilty, found.failed) == ((), "good")
 
 
 @given(n=st.integers(2, 8))
 def test_nobody_is_guilty_when_no_mix_can_be_run(n: int) -> None:
-    found = bisection.search(names(n), lambda _: None)
+    found = search.search(names(n), lambda _: None)
     assert (found.guilty, found.failed) == ((), "unresolved")
 
 
 def test_without_groups_there_is_nothing_to_search() -> None:
     with pytest.raises(ValueError, match="no group"):
-        bisection.search((), lambda _: True)
+        search.search((), lambda _: True)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ FILES = [
     ("evalsets/pods.jsonl", "evalset pods"),
     ("evalsets/unused.jsonl", ""),
     ("evalsets/pods.md", ""),
-    ("pipeline/grade.py", "driftline code"),
+    ("pipeline/driftline/golden/grade.py", "driftline code"),
     ("dvc.yaml", "driftline code"),
     ("probe/dvc.yaml", "driftline code"),
     ("reports/lineage/index.json", ""),
@@ -306,7 +306,7 @@ def test_every_file_is_in_one_group(path: str, group: str) -> None:
 
 
 def test_code_that_makes_no_answer_is_no_input() -> None:
-    assert found(PARAMS, "pipeline/report/markdown.py", code=False) == []
+    assert found(PARAMS, "pipeline/driftline/report/markdown.py", code=False) == []
 
 
 def test_a_corpus_is_one_group_with_its_settings() -> None:
@@ -513,7 +513,7 @@ def test_what_no_group_holds_is_not_testable(monkeypatch: pytest.MonkeyPatch) ->
         change("adapter", "privacy"),
         change("evalset", "pods"),
     )
-    monkeypatch.setattr("pipeline.lineage.inputs.changes", lambda _good, _bad: listed)
+    monkeypatch.setattr("driftline.compare.inputs.changes", lambda _good, _bad: listed)
     nowhere = cast(Any, None)
     said = list(
         questions._untestable(nowhere, nowhere, (Group("template"), Group("adapter audit")))

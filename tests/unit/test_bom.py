@@ -11,9 +11,9 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from pipeline.lineage.bom import bom
-from pipeline.schema.cells import Outcome
-from pipeline.schema.release import ReleaseRecord
+from driftline.release.bom import bom
+from driftline.schema.cells import Outcome
+from driftline.schema.release import ReleaseRecord
 from tests.unit.release_evidence import HUB, MLX, Q8, REVISION, ROOT, VLLM, made, released
 
 SKIPPED = Outcome(state="skipped", kind="missing", reason="no package", remedy="pip install x")

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, metadata_load
 
-from pipeline import params
-from pipeline.lineage.cards import cards
-from pipeline.schema.cells import Outcome
-from pipeline.schema.release import ReleaseRecord
+from driftline.project import params
+from driftline.release.cards import cards
+from driftline.schema.cells import Outcome
+from driftline.schema.release import ReleaseRecord
 from tests.unit.release_evidence import HUB, MLX, Q8, SMALL, VLLM, made, released
 
 SKIPPED = Outcome(state="skipped", kind="missing", reason="no package", remedy="pip install x")

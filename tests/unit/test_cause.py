@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.distributions import (
+from driftline.drift.cause import DECODING_SLACK, NEAR_TIE, Ends, cause, first_difference
+from driftline.drift.evidence import CellEvidence, StoredWeights
+from driftline.project.params import ROOT_CELL
+from driftline.schema.answers import Completion
+from driftline.schema.forced import ForcedSequence
+from driftline.schema.hops import Cause
+from driftline.schema.weights import CounterfactualRecord
+from driftline.store.distributions import (
     LOGITS,
     ROW,
     ROWS,
@@ -22,13 +29,6 @@ from pipeline.distributions import (
     reduce,
     top_ids,
 )
-from pipeline.drift.cause import DECODING_SLACK, NEAR_TIE, Ends, cause, first_difference
-from pipeline.drift.evidence import CellEvidence, StoredWeights
-from pipeline.params import ROOT_CELL
-from pipeline.schema.answers import Completion
-from pipeline.schema.forced import ForcedSequence
-from pipeline.schema.hops import Cause
-from pipeline.schema.weights import CounterfactualRecord
 from tests.factories import completion, evidence, pinned
 
 TEXT = "base"

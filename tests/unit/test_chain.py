@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.digest import sha256_text
-from pipeline.lineage import chain
-from pipeline.lineage.evidence import Evidence
-from pipeline.schema.artifacts import Parent, Reference
-from pipeline.schema.values import canonical_json
+from driftline.evidence import chain
+from driftline.evidence.lineage import Evidence
+from driftline.schema.artifacts import Parent, Reference
+from driftline.schema.values import canonical_json
+from driftline.store.digest import sha256_text
 from tests.unit.lineage_trees import World
 
 BASE, ADAPTER, MERGED = "checkpoints/base", "adapters/audit", "checkpoints/audit"

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.conversions.checkpoint_lint import belongs, check, lint, refuse
-from pipeline.errors import RefusedError
+from driftline.conversions.checkpoint_lint import belongs, check, lint, refuse
+from driftline.errors import RefusedError
 from tests import checkpoints
 from tests.checkpoints import (
     ADAPTER_CONFIG,
@@ -349,7 +349,7 @@ def test_every_file_of_a_pin_belongs(source: Path, sharded: Path) -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     heavy = "{'torch', 'transformers', 'numpy', 'safetensors', 'huggingface_hub'}"
-    code = f"import pipeline.conversions.checkpoint_lint, sys; print({heavy} & set(sys.modules))"
+    code = f"import driftline.conversions.checkpoint_lint, sys; print({heavy} & set(sys.modules))"
     root = Path(__file__).parents[2]
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True

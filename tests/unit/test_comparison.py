@@ -12,17 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.drift import statistics
-from pipeline.lineage.comparison import compare
-from pipeline.lineage.evidence import Evidence
-from pipeline.schema.cells import Outcome
-from pipeline.schema.comparison import (
-    CellComparison,
-    ComparisonReport,
-    HopComparison,
-)
-from pipeline.schema.scores import ItemState
-from pipeline.schema.statistics import Estimate
+from driftline.compare.comparison import compare
+from driftline.drift import statistics
+from driftline.evidence.lineage import Evidence
+from driftline.schema.cells import Outcome
+from driftline.schema.comparison import CellComparison, ComparisonReport, HopComparison
+from driftline.schema.scores import ItemState
+from driftline.schema.statistics import Estimate
 from tests.unit.lineage_trees import (
     ADAPTER,
     PROJECT,

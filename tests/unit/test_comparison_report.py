@@ -13,15 +13,15 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from rich.console import Console
 
-from pipeline import history
-from pipeline.commands.compare import _split, compare, same
-from pipeline.errors import InputError, RefusedError
-from pipeline.lineage import comparison
-from pipeline.lineage.evidence import Evidence
-from pipeline.report.comparison import LIMIT, ROWS, markdown, sections, terminal
-from pipeline.report.escape import Safe
-from pipeline.schema.cells import Outcome
-from pipeline.schema.comparison import (
+from driftline.commands.compare import _split, compare, same
+from driftline.compare import comparison
+from driftline.errors import InputError, RefusedError
+from driftline.evidence import history
+from driftline.evidence.lineage import Evidence
+from driftline.report.comparison import LIMIT, ROWS, markdown, sections, terminal
+from driftline.report.escape import Safe
+from driftline.schema.cells import Outcome
+from driftline.schema.comparison import (
     CellComparison,
     ComparisonReport,
     Consequence,
@@ -30,8 +30,8 @@ from pipeline.schema.comparison import (
     HopComparison,
     InputChange,
 )
-from pipeline.schema.statistics import Estimate
-from pipeline.schema.values import canonical
+from driftline.schema.statistics import Estimate
+from driftline.schema.values import canonical
 from tests.unit.lineage_trees import ADAPTER, PROJECT, World, little, templated
 from tests.unit.report_evidence import BAD, PARSER, nasty
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from pipeline.counterfactual import fields, tensors
-from pipeline.facts import written
+from driftline.counterfactual import fields, tensors
+from driftline.store.facts import written
 
 Array = NDArray[np.float32]
 

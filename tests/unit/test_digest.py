@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import digest
-from pipeline.errors import RefusedError
-from pipeline.schema.artifacts import FileDigest
+from driftline.errors import RefusedError
+from driftline.schema.artifacts import FileDigest
+from driftline.store import digest
 
 
 def tree(folder: Path, files: dict[str, bytes]) -> Path:

@@ -6,17 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import params, plan
-from pipeline.drift.analysis import analyse
-from pipeline.drift.blame import path_to
-from pipeline.drift.cause import first_difference
-from pipeline.drift.evidence import CellEvidence
-from pipeline.drift.hops import flip, hop_drift, median_divergence
-from pipeline.errors import InputError
-from pipeline.lineage import graph
-from pipeline.schema.answers import Completion, PinnedPrompt
-from pipeline.schema.hops import DriftReport, Hop, HopDrift
-from pipeline.schema.scores import ItemState
+from driftline.drift.analysis import analyse
+from driftline.drift.blame import path_to
+from driftline.drift.cause import first_difference
+from driftline.drift.evidence import CellEvidence
+from driftline.drift.hops import flip, hop_drift, median_divergence
+from driftline.errors import InputError
+from driftline.project import graph, params, plan
+from driftline.schema.answers import Completion, PinnedPrompt
+from driftline.schema.hops import DriftReport, Hop, HopDrift
+from driftline.schema.scores import ItemState
 from tests.factories import completion, evidence, project, prompts
 
 ROOT = params.ROOT_CELL

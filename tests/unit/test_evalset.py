@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import evalset, strict
-from pipeline.errors import InputError
+from driftline.errors import InputError
+from driftline.golden import evalset, strict
 
 GOOD = {"id": "a-1", "prompt": "Say yes", "reference": "yes", "checks": [{"kind": "exact"}]}
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from pipeline import digest, facts
-from pipeline.digest import sha256_text
-from pipeline.errors import RefusedError
-from pipeline.schema.artifacts import Facts, TensorDigest
-from pipeline.schema.values import canonical_json, seal_of, sealed
+from driftline.errors import RefusedError
+from driftline.schema.artifacts import Facts, TensorDigest
+from driftline.schema.values import canonical_json, seal_of, sealed
+from driftline.store import digest, facts
+from driftline.store.digest import sha256_text
 from tests import factories
 from tests.checkpoints import write_json
 from tests.paths import ROOT

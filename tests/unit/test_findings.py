@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.drift import findings as module
-from pipeline.drift.evidence import CellEvidence, StoredWeights
-from pipeline.drift.findings import findings, reference_findings
-from pipeline.drift.hops import hop_drift
-from pipeline.drift.statistics import RowSample, paired_scores, summarize
-from pipeline.params import ROOT_CELL
-from pipeline.schema.artifacts import Census
-from pipeline.schema.hops import Cause, Finding, Hop, HopDrift, HopKind, Split
-from pipeline.schema.statistics import DistributionDrift, PairedScores
-from pipeline.schema.text import PromptClass, PromptDifference, TextDrift
-from pipeline.schema.weights import CounterfactualRecord, FieldChange, TensorChange
+from driftline.drift import findings as module
+from driftline.drift.evidence import CellEvidence, StoredWeights
+from driftline.drift.findings import findings, reference_findings
+from driftline.drift.hops import hop_drift
+from driftline.drift.statistics import RowSample, paired_scores, summarize
+from driftline.project.params import ROOT_CELL
+from driftline.schema.artifacts import Census
+from driftline.schema.hops import Cause, Finding, Hop, HopDrift, HopKind, Split
+from driftline.schema.statistics import DistributionDrift, PairedScores
+from driftline.schema.text import PromptClass, PromptDifference, TextDrift
+from driftline.schema.weights import CounterfactualRecord, FieldChange, TensorChange
 from tests.factories import completion, evidence, prompts
 
 ITEMS = prompts("clauses", count=12)

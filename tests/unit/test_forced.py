@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import distributions
-from pipeline.distributions import LOGITS, ROWS, Distributions
-from pipeline.runtimes import forced
-from pipeline.runtimes.base import TextJob
-from pipeline.runtimes.collect import floor, record
-from pipeline.schema.forced import ForcedSequence
-from pipeline.schema.values import dump_lines
+from driftline.runtimes import forced
+from driftline.runtimes.base import TextJob
+from driftline.runtimes.collect import floor, record
+from driftline.schema.forced import ForcedSequence
+from driftline.schema.values import dump_lines
+from driftline.store import distributions
+from driftline.store.distributions import LOGITS, ROWS, Distributions
 
 VOCABULARY = 12
 SEQUENCES = tuple(

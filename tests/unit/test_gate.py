@@ -21,20 +21,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import gate_power
-from pipeline import judgement, params
-from pipeline.cli import main
-from pipeline.drift.statistics import holm, mcnemar
-from pipeline.errors import InputError, RefusedError
-from pipeline.gate import blessings, evaluation, margins, policy
-from pipeline.gate.margins import ALPHA, Pairs
-from pipeline.gate.policy import ALL, Scope
-from pipeline.lineage import evidence
-from pipeline.params import ROOT_CELL
-from pipeline.schema.cells import Outcome
-from pipeline.schema.forced import ForcedFloor
-from pipeline.schema.gate import Blessing, GatePolicy, GateReport, GateVerdict, Rule
-from pipeline.schema.hops import Finding
-from pipeline.schema.values import canonical
+from driftline.cli import main
+from driftline.drift.statistics import holm, mcnemar
+from driftline.errors import InputError, RefusedError
+from driftline.evidence import lineage
+from driftline.gate import blessings, evaluation, judgement, margins, policy
+from driftline.gate.margins import ALPHA, Pairs
+from driftline.gate.policy import ALL, Scope
+from driftline.project import params
+from driftline.project.params import ROOT_CELL
+from driftline.schema.cells import Outcome
+from driftline.schema.forced import ForcedFloor
+from driftline.schema.gate import Blessing, GatePolicy, GateReport, GateVerdict, Rule
+from driftline.schema.hops import Finding
+from driftline.schema.values import canonical
 from tests.factories import project
 from tests.paths import ROOT
 from tests.unit.gate_evidence import (
@@ -415,7 +415,7 @@ class TestRefused:
         path = f"cells/{Q8}/items.jsonl"
         tree.files[path] = tree.files[path].replace(b"correct", b"wrong!!")
         with pytest.raises(RefusedError) as caught:
-            evidence.read(tree)
+            lineage.read(tree)
         report = evaluation.refused(caught.value, today=TODAY)
         assert (report.verdict, report.exit_code) == ("refused", 3)
         assert path in report.checks[0].message and report.checks[0].stops

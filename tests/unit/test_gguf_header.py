@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import RefusedError
-from pipeline.gguf_header import (
+from driftline.errors import RefusedError
+from driftline.store.gguf_header import (
     FIELD_LIMIT,
     KEPT,
     RANK_LIMIT,

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from pipeline.grade import EvalsetScore, Finding, check, grade, summarize
-from pipeline.schema.answers import Completion, PinnedPrompt
-from pipeline.schema.items import Check, GoldenPrompt
-from pipeline.schema.scores import ItemScore
+from driftline.golden.grade import EvalsetScore, Finding, check, grade, summarize
+from driftline.schema.answers import Completion, PinnedPrompt
+from driftline.schema.items import Check, GoldenPrompt
+from driftline.schema.scores import ItemScore
 
 CHECK: TypeAdapter[Check] = TypeAdapter(Check)
 IDS = (1, 5, 9)
@@ -143,7 +143,7 @@ def test_catastrophic_pattern_times_out() -> None:
 def test_catastrophic_pattern_of_a_schema_times_out(
     schema: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.grade.PATTERN_S", 0.2)
+    monkeypatch.setattr("driftline.golden.grade.PATTERN_S", 0.2)
     found = finding(text, kind="json_schema", json_schema=schema)
     assert found == Finding(0.0, "a pattern of the schema timed out after 0.2 s")
 
@@ -471,6 +471,6 @@ def test_summaries_count_errors_and_never_score_them() -> None:
 
 def test_importing_grade_imports_nothing_heavy() -> None:
     heavy = ("sqlglot", "jsonschema", "regex", "referencing", "datasets", "numpy", "torch")
-    code = f"import sys, pipeline.grade; print([x for x in {heavy} if x in sys.modules])"
+    code = f"import sys, driftline.golden.grade; print([x for x in {heavy} if x in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from pipeline.digest import sha256_text
-from pipeline.report.html.candidates import Candidate, Parting
-from pipeline.report.html.page import render
-from pipeline.report.model import ReportInput
-from pipeline.schema.answers import Completion, PinnedPrompt
-from pipeline.schema.budget import Budget, GroupCost
-from pipeline.schema.cells import CellSpec
-from pipeline.schema.text import SourceVocabulary
+from driftline.report.html.candidates import Candidate, Parting
+from driftline.report.html.page import render
+from driftline.report.model import ReportInput
+from driftline.schema.answers import Completion, PinnedPrompt
+from driftline.schema.budget import Budget, GroupCost
+from driftline.schema.cells import CellSpec
+from driftline.schema.text import SourceVocabulary
+from driftline.store.digest import sha256_text
 from tests.factories import completion, prompts, report_input
 from tests.unit.html_pages import tree, words, xml
 from tests.unit.report_evidence import BAD, HOSTILE, PROJECT, Q8, nasty, standing

@@ -7,7 +7,7 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.report.html.layout import layered
+from driftline.report.html.layout import layered
 
 GAP = 10.0
 

@@ -14,30 +14,30 @@ import pytest
 from hypothesis import given, settings
 from rich.console import Console
 
-from pipeline.commands.show import tables as shown
-from pipeline.digest import sha256_text
-from pipeline.gate.evaluation import outlook
-from pipeline.grade import EvalsetScore
-from pipeline.report import markdown
-from pipeline.report.figures import brief
-from pipeline.report.html import page
-from pipeline.report.html.candidates import Candidate, Parting
-from pipeline.report.html.changes import PER_HOP, changed_items, changes, selected
-from pipeline.report.html.names import anchors
-from pipeline.report.html.page import render
-from pipeline.report.html.verdict import verdict
-from pipeline.report.metrics import metrics
-from pipeline.report.model import ReportInput
-from pipeline.report.plots import plots
-from pipeline.schema.answers import Completion, PinnedPrompt
-from pipeline.schema.budget import Budget, GroupCost
-from pipeline.schema.cells import CellSpec
-from pipeline.schema.comparison import Baseline
-from pipeline.schema.gate import GateVerdict
-from pipeline.schema.hops import Cause, Finding, Split
-from pipeline.schema.scores import ItemState
-from pipeline.schema.statistics import SequenceDrift
-from pipeline.schema.text import PromptDifference, SourceVocabulary, TextDrift
+from driftline.commands.show import tables as shown
+from driftline.gate.evaluation import outlook
+from driftline.golden.grade import EvalsetScore
+from driftline.report import markdown
+from driftline.report.figures import brief
+from driftline.report.html import page
+from driftline.report.html.candidates import Candidate, Parting
+from driftline.report.html.changes import PER_HOP, changed_items, changes, selected
+from driftline.report.html.names import anchors
+from driftline.report.html.page import render
+from driftline.report.html.verdict import verdict
+from driftline.report.metrics import metrics
+from driftline.report.model import ReportInput
+from driftline.report.plots import plots
+from driftline.schema.answers import Completion, PinnedPrompt
+from driftline.schema.budget import Budget, GroupCost
+from driftline.schema.cells import CellSpec
+from driftline.schema.comparison import Baseline
+from driftline.schema.gate import GateVerdict
+from driftline.schema.hops import Cause, Finding, Split
+from driftline.schema.scores import ItemState
+from driftline.schema.statistics import SequenceDrift
+from driftline.schema.text import PromptDifference, SourceVocabulary, TextDrift
+from driftline.store.digest import sha256_text
 from tests.factories import completion, project, prompts, record, report_input
 from tests.unit.html_pages import named, rows, tables, tree, words, xml
 from tests.unit.report_evidence import (

@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from pipeline.commands.show import Column, fitting, tables
-from pipeline.report.figures import estimate
-from pipeline.report.model import ReportInput
+from driftline.commands.show import Column, fitting, tables
+from driftline.report.figures import estimate
+from driftline.report.model import ReportInput
 from tests.factories import report_input
 from tests.unit.report_evidence import BAD, HOSTILE, ITEMS, PROJECT, Q2, VLLM, failing
 from tests.unit.test_html_page import evidence

@@ -12,18 +12,21 @@ from typing import Any
 
 import pytest
 
-from pipeline import digest, environment, imports, params, plan, records
-from pipeline.audit import imports as audit
-from pipeline.audit.lock import Entry
-from pipeline.errors import InputError, RefusedError, ToolError
-from pipeline.report import machines
-from pipeline.report.markdown import render
-from pipeline.runtimes import registry
-from pipeline.schema.artifacts import Reference
-from pipeline.schema.cells import CellRecord, NoiseFloor, Outcome
-from pipeline.schema.forced import ForcedRecord
-from pipeline.schema.imports import ImportRecord, Machine
-from pipeline.schema.values import dump, dump_lines, sealed
+from driftline.errors import InputError, RefusedError, ToolError
+from driftline.machines import imported
+from driftline.machines import take as audit
+from driftline.probe import environment
+from driftline.project import params, plan
+from driftline.report import machines
+from driftline.report.markdown import render
+from driftline.runtimes import registry
+from driftline.schema.artifacts import Reference
+from driftline.schema.cells import CellRecord, NoiseFloor, Outcome
+from driftline.schema.forced import ForcedRecord
+from driftline.schema.imports import ImportRecord, Machine
+from driftline.schema.values import dump, dump_lines, sealed
+from driftline.store import digest, records
+from driftline.verify.lock import Entry
 from tests import factories
 from tests.factories import completion, project, prompts, report_input
 
@@ -31,9 +34,9 @@ PROJECT = project(elsewhere=["mlx"])
 SPEC = plan.cell(PROJECT, "mlx", "base", "4bit")
 INPUTS = tuple(
     Reference(name=name, identity=digest.sha256_text(name))
-    for name in imports.input_names(PROJECT, SPEC)
+    for name in imported.input_names(PROJECT, SPEC)
 )
-WANTED = imports.wanted(PROJECT, SPEC, INPUTS)
+WANTED = imported.wanted(PROJECT, SPEC, INPUTS)
 OTHER = digest.sha256_text("other")
 REMEDY = "make it again"
 ENVIRONMENT: dict[str, Any] = {
@@ -94,21 +97,21 @@ def bring(record: CellRecord, **changes: Any) -> ImportRecord:
         cell=SPEC.id,
         revision="ab" * 20,
         made_at="mac mini",
-        machine=imports.machine_of(ENVIRONMENT),
-        software=imports.software_of(ENVIRONMENT),
+        machine=imported.machine_of(ENVIRONMENT),
+        software=imported.software_of(ENVIRONMENT),
         artifact_identity=record.artifact_identity,
         adapter_identity=None,
         environment_sha256=record.environment_sha256,
         cell_seal=record.seal,
     )
     made = sealed(made.model_copy(update=changes))
-    dump(made, imports.folder_of(SPEC.id) / imports.RECORD)
+    dump(made, imported.folder_of(SPEC.id) / imported.RECORD)
     return made
 
 
 def refusal(folder: Path) -> str:
     with pytest.raises(RefusedError) as caught:
-        imports.read_cell(folder, where="there:cell", remedy=REMEDY)
+        imported.read_cell(folder, where="there:cell", remedy=REMEDY)
     assert caught.value.remedy == REMEDY
     assert str(folder) not in caught.value.message
     return caught.value.message
@@ -130,10 +133,10 @@ def updated(**changes: Any) -> CellRecord:
 
 
 def test_what_was_asked_the_same_of_the_same_is_the_same_cell() -> None:
-    assert imports.mismatches(updated(), WANTED) == ()
+    assert imported.mismatches(updated(), WANTED) == ()
     # where, with which build and which code it ran makes it no other cell
     elsewhere = updated(code_sha256=OTHER, environment_sha256=OTHER, build={"version": "9"})
-    assert imports.mismatches(elsewhere, WANTED) == ()
+    assert imported.mismatches(elsewhere, WANTED) == ()
 
 
 @pytest.mark.parametrize(
@@ -179,7 +182,7 @@ def test_what_was_asked_the_same_of_the_same_is_the_same_cell() -> None:
     ],
 )
 def test_each_field_that_makes_it_another_cell_is_named(changes: dict[str, Any], line: str) -> None:
-    found = imports.mismatches(updated(**changes), WANTED)
+    found = imported.mismatches(updated(**changes), WANTED)
     assert len(found) == 1
     expected = {
         "artifact_identity": WANTED.artifact_identity,
@@ -191,7 +194,7 @@ def test_each_field_that_makes_it_another_cell_is_named(changes: dict[str, Any],
 
 def test_an_attached_adapter_is_part_of_what_is_wanted() -> None:
     spec = plan.cell(PROJECT, "transformers", "audit", "attached")
-    names = imports.input_names(PROJECT, spec)
+    names = imported.input_names(PROJECT, spec)
     assert names == (
         "checkpoints/base",
         "adapters/audit",
@@ -200,7 +203,7 @@ def test_an_attached_adapter_is_part_of_what_is_wanted() -> None:
         "texts/base",
     )
     inputs = [Reference(name=name, identity=name) for name in names]
-    assert imports.wanted(PROJECT, spec, inputs).adapter_identity == "adapters/audit"
+    assert imported.wanted(PROJECT, spec, inputs).adapter_identity == "adapters/audit"
 
 
 # ---------------------------------------------------------------------------------- a cell's folder
@@ -208,13 +211,13 @@ def test_an_attached_adapter_is_part_of_what_is_wanted() -> None:
 
 def test_a_folder_as_it_was_written_is_read(tmp_path: Path) -> None:
     made = write(tmp_path / "cell")
-    assert imports.read_cell(tmp_path / "cell", where="there", remedy=REMEDY) == made
+    assert imported.read_cell(tmp_path / "cell", where="there", remedy=REMEDY) == made
 
 
 def test_an_unstable_cell_is_a_cell_too(tmp_path: Path) -> None:
     unstable = Outcome(state="unstable", reason="1 of 3 answers differ")
     write(tmp_path / "cell", lambda record, _: record.model_copy(update={"outcome": unstable}))
-    imports.read_cell(tmp_path / "cell", where="there", remedy=REMEDY)
+    imported.read_cell(tmp_path / "cell", where="there", remedy=REMEDY)
 
 
 def test_an_edited_record_is_refused(tmp_path: Path) -> None:
@@ -324,58 +327,58 @@ def test_a_record_that_contradicts_its_files_is_refused(
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(imports.ONLY, raising=False)
-    return imports.folder_of(SPEC.id)
+    monkeypatch.delenv(imported.ONLY, raising=False)
+    return imported.folder_of(SPEC.id)
 
 
 def test_a_runtime_that_is_here_runs_here(home: Path) -> None:
-    wanted = imports.wanted(project(), SPEC, INPUTS)
-    assert imports.not_here(project(), wanted) is None
-    assert imports.mark(project(), SPEC) == ""
+    wanted = imported.wanted(project(), SPEC, INPUTS)
+    assert imported.not_here(project(), wanted) is None
+    assert imported.mark(project(), SPEC) == ""
 
 
 def test_a_runtime_that_is_elsewhere_is_skipped_with_both_commands(home: Path) -> None:
-    found = imports.not_here(PROJECT, WANTED)
+    found = imported.not_here(PROJECT, WANTED)
     assert found is not None and found.folder is None
     assert (found.outcome.state, found.outcome.kind) == ("skipped", "elsewhere")
     assert found.outcome.reason == "made on another machine, not imported yet"
     assert "driftline run --only mlx" in found.outcome.remedy
     assert "driftline import-cells REV" in found.outcome.remedy
-    assert imports.mark(PROJECT, SPEC) == "elsewhere\n"
+    assert imported.mark(PROJECT, SPEC) == "elsewhere\n"
     here = plan.cell(PROJECT, "llamacpp", "base", "f32")
-    assert imports.mark(PROJECT, here) == ""
+    assert imported.mark(PROJECT, here) == ""
 
 
 def test_the_other_machine_runs_what_it_was_asked_to(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bring(write(home / imports.CELL))
-    monkeypatch.setenv(imports.ONLY, "vllm,mlx")
-    assert imports.not_here(PROJECT, WANTED) is None
-    assert imports.mark(PROJECT, SPEC) == ""
-    monkeypatch.setenv(imports.ONLY, "vllm")
-    assert imports.not_here(PROJECT, WANTED) is not None
+    bring(write(home / imported.CELL))
+    monkeypatch.setenv(imported.ONLY, "vllm,mlx")
+    assert imported.not_here(PROJECT, WANTED) is None
+    assert imported.mark(PROJECT, SPEC) == ""
+    monkeypatch.setenv(imported.ONLY, "vllm")
+    assert imported.not_here(PROJECT, WANTED) is not None
 
 
 @pytest.mark.parametrize("elsewhere", [["mlx"], []])
 def test_an_imported_cell_is_taken_wherever_its_runtime_is(
     home: Path, elsewhere: list[str]
 ) -> None:
-    record = write(home / imports.CELL)
+    record = write(home / imported.CELL)
     made = bring(record)
     asking = project(elsewhere=elsewhere)
-    found = imports.not_here(asking, WANTED)
+    found = imported.not_here(asking, WANTED)
     assert found is not None
-    assert (found.folder, found.outcome) == (home / imports.CELL, record.outcome)
-    assert imports.mark(asking, SPEC) == f"import {made.seal}\n"
-    assert imports.used(record) == made
+    assert (found.folder, found.outcome) == (home / imported.CELL, record.outcome)
+    assert imported.mark(asking, SPEC) == f"import {made.seal}\n"
+    assert imported.used(record) == made
 
 
 def test_an_import_that_matches_no_more_is_skipped_and_names_the_field(home: Path) -> None:
-    bring(write(home / imports.CELL))
+    bring(write(home / imported.CELL))
     decode = {"max_new_tokens": 99, "context_length": 512}
     changed = project(elsewhere=["mlx"], decode=decode)
-    found = imports.not_here(changed, imports.wanted(changed, SPEC, INPUTS))
+    found = imported.not_here(changed, imported.wanted(changed, SPEC, INPUTS))
     assert found is not None and found.folder is None
     assert (found.outcome.state, found.outcome.kind) == ("skipped", "elsewhere")
     assert "imported from abababababab does not match any more" in found.outcome.reason
@@ -384,36 +387,36 @@ def test_an_import_that_matches_no_more_is_skipped_and_names_the_field(home: Pat
 
 
 def test_many_differences_are_counted(home: Path) -> None:
-    bring(write(home / imports.CELL))
+    bring(write(home / imported.CELL))
     inputs = [each.model_copy(update={"identity": OTHER}) for each in INPUTS]
-    found = imports.not_here(PROJECT, imports.wanted(PROJECT, SPEC, inputs))
+    found = imported.not_here(PROJECT, imported.wanted(PROJECT, SPEC, inputs))
     assert found is not None
     assert found.outcome.reason.endswith("; 2 more")
 
 
 def test_an_import_without_its_bytes_says_how_to_get_them(home: Path) -> None:
-    record = write(home / imports.CELL)
+    record = write(home / imported.CELL)
     bring(record)
-    (home / imports.CELL).rename(home / "gone")
+    (home / imported.CELL).rename(home / "gone")
     with pytest.raises(InputError, match="only its record") as caught:
-        imports.not_here(PROJECT, WANTED)
+        imported.not_here(PROJECT, WANTED)
     assert f"dvc pull {home}/cell.dvc" in caught.value.remedy
 
 
 def test_a_folder_that_is_not_the_recorded_one_is_refused(home: Path) -> None:
-    bring(write(home / imports.CELL), cell_seal=OTHER)
+    bring(write(home / imported.CELL), cell_seal=OTHER)
     with pytest.raises(RefusedError, match=f"{OTHER[:12]}…"):
-        imports.not_here(PROJECT, WANTED)
-    assert imports.used(factories.record(SPEC)) is None
+        imported.not_here(PROJECT, WANTED)
+    assert imported.used(factories.record(SPEC)) is None
 
 
 def test_an_edited_import_is_refused_wherever_it_is_read(home: Path) -> None:
-    bring(write(home / imports.CELL))
-    path = home / imports.RECORD
+    bring(write(home / imported.CELL))
+    path = home / imported.RECORD
     path.write_text(path.read_text().replace("mac mini", "mac pro"))
     for read in (
-        lambda: imports.mark(PROJECT, SPEC),
-        lambda: imports.not_here(PROJECT, WANTED),
+        lambda: imported.mark(PROJECT, SPEC),
+        lambda: imported.not_here(PROJECT, WANTED),
     ):
         with pytest.raises(RefusedError, match="the record was edited") as caught:
             read()
@@ -421,26 +424,26 @@ def test_an_edited_import_is_refused_wherever_it_is_read(home: Path) -> None:
 
 
 def test_the_import_of_another_cell_is_refused(home: Path) -> None:
-    bring(write(home / imports.CELL), cell="mlx/base/8bit")
+    bring(write(home / imported.CELL), cell="mlx/base/8bit")
     with pytest.raises(RefusedError, match=r"is the import of mlx/base/8bit, expected that of"):
-        imports.read(SPEC.id)
+        imported.read(SPEC.id)
 
 
 @pytest.mark.parametrize("form", ["base/checkpoint", "audit/attached"])
 def test_a_reference_cannot_come_from_elsewhere(home: Path, form: str) -> None:
     spec = plan.cell(PROJECT, "transformers", *form.split("/"))
-    assert "it writes the text" in imports.unimportable(PROJECT, spec)
-    other = imports.folder_of(spec.id)
-    made = bring(write(home / imports.CELL))
-    dump(sealed(made.model_copy(update={"cell": spec.id})), other / imports.RECORD)
-    inputs = [Reference(name=name, identity=name) for name in imports.input_names(PROJECT, spec)]
+    assert "it writes the text" in imported.unimportable(PROJECT, spec)
+    other = imported.folder_of(spec.id)
+    made = bring(write(home / imported.CELL))
+    dump(sealed(made.model_copy(update={"cell": spec.id})), other / imported.RECORD)
+    inputs = [Reference(name=name, identity=name) for name in imported.input_names(PROJECT, spec)]
     with pytest.raises(RefusedError, match="has to run here"):
-        imports.not_here(PROJECT, imports.wanted(PROJECT, spec, inputs))
+        imported.not_here(PROJECT, imported.wanted(PROJECT, spec, inputs))
 
 
 def test_a_merged_checkpoint_in_transformers_could() -> None:
     spec = plan.cell(PROJECT, "transformers", "audit", "checkpoint")
-    assert imports.unimportable(PROJECT, spec) == ""
+    assert imported.unimportable(PROJECT, spec) == ""
 
 
 # ------------------------------------------------------------------------------------ params.yaml
@@ -644,7 +647,7 @@ def test_the_probe_names_the_cpu_the_same_each_time() -> None:
     assert first == second
     if "missing" not in first:
         assert first["cpu"] == first["cpu"].strip()
-        assert imports.machine_of(first).label.startswith(first["system"])
+        assert imported.machine_of(first).label.startswith(first["system"])
 
 
 @pytest.mark.parametrize(
@@ -656,8 +659,8 @@ def test_the_probe_names_the_cpu_the_same_each_time() -> None:
     ],
 )
 def test_a_machine_is_called_what_its_environment_says(found: dict[str, str], label: str) -> None:
-    assert imports.machine_of(found).label == label
+    assert imported.machine_of(found).label == label
 
 
 def test_software_is_named_with_its_version() -> None:
-    assert imports.software_of(ENVIRONMENT) == {"python": "3.11.9", "mlx": "0.32.4"}
+    assert imported.software_of(ENVIRONMENT) == {"python": "3.11.9", "mlx": "0.32.4"}

@@ -13,18 +13,20 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from pipeline import check, evalset, params
-from pipeline import plan as cells
-from pipeline.audit import question
-from pipeline.audit.question import Side
-from pipeline.cli import main
-from pipeline.errors import InputError, ToolError
-from pipeline.gate.policy import policy
-from pipeline.params import Location, Params
-from pipeline.schema.gate import GatePolicy
-from pipeline.starter import files, places, plan, requirement, writer
-from pipeline.starter.plan import Choice
-from pipeline.starter.requirement import Requirement
+from driftline.bisect import question
+from driftline.bisect.question import Side
+from driftline.cli import main
+from driftline.commands import check
+from driftline.errors import InputError, ToolError
+from driftline.gate.policy import policy
+from driftline.golden import evalset
+from driftline.project import params
+from driftline.project import plan as cells
+from driftline.project.params import Location, Params
+from driftline.schema.gate import GatePolicy
+from driftline.starter import files, places, plan, requirement, writer
+from driftline.starter.plan import Choice
+from driftline.starter.requirement import Requirement
 from tests.paths import ROOT
 from tests.unit.lineage_trees import World
 
@@ -344,7 +346,7 @@ def test_not_the_top_of_it(repository: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not tree(repository)
 
 
-@pytest.mark.parametrize("name", ["pipeline.py", "pipeline/__init__.py"])
+@pytest.mark.parametrize("name", ["driftline.py", "driftline/__init__.py"])
 def test_a_package_that_would_stand_in_for_ours_is_refused(repository: Path, name: str) -> None:
     (repository / name).parent.mkdir(exist_ok=True)
     (repository / name).touch()
@@ -366,7 +368,7 @@ def test_an_installed_driftlines_code_is_not_testable(outside: bool, said: int) 
 
 
 @pytest.mark.parametrize(
-    ("paths", "has"), [({"params.yaml", "dvc.yaml"}, False), ({"pipeline/cli.py"}, True)]
+    ("paths", "has"), [({"params.yaml", "dvc.yaml"}, False), ({"pipeline/driftline/cli.py"}, True)]
 )
 def test_whether_a_commit_has_driftlines_code(paths: set[str], has: bool) -> None:
     found = Side("x", "x", cast(Any, None), {}, cast(Any, None), frozenset(paths))

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import RefusedError
-from pipeline.lineage import chain, checkpoints, inputs
-from pipeline.lineage.evidence import Evidence
-from pipeline.lineage.inputs import Inputs
-from pipeline.lineage.software import environment_differences
-from pipeline.schema.comparison import Detail, InputChange
+from driftline.compare import checkpoints, inputs
+from driftline.compare.inputs import Inputs
+from driftline.compare.software import environment_differences
+from driftline.errors import RefusedError
+from driftline.evidence import chain
+from driftline.evidence.lineage import Evidence
+from driftline.schema.comparison import Detail, InputChange
 from tests.unit.lineage_trees import ADAPTER, PROJECT, SOURCE, Folder, World, templated
 
 WORLD = World()

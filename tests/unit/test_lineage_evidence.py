@@ -13,15 +13,14 @@ from typing import Any
 
 import pytest
 
-from pipeline import history
-from pipeline.errors import InputError, RefusedError, ToolError
-from pipeline.history import FOLDER, RELEASES, FolderTree, GitTree
-from pipeline.lineage import evidence
-from pipeline.lineage.evidence import INDEX, Evidence
-from pipeline.lineage.release import release
-from pipeline.schema.artifacts import ArtifactRecord
-from pipeline.schema.lineage import LineageIndex
-from pipeline.schema.values import canonical, dump, seal_of, sealed
+from driftline.errors import InputError, RefusedError, ToolError
+from driftline.evidence import history, lineage
+from driftline.evidence.history import FOLDER, RELEASES, FolderTree, GitTree
+from driftline.evidence.lineage import INDEX, Evidence
+from driftline.release.contents import release
+from driftline.schema.artifacts import ArtifactRecord
+from driftline.schema.lineage import LineageIndex
+from driftline.schema.values import canonical, dump, seal_of, sealed
 from tests.paths import ROOT
 from tests.unit.lineage_trees import World
 
@@ -83,7 +82,7 @@ def refused(call: Callable[[], object]) -> str:
 
 
 def read() -> Evidence:
-    return evidence.read(FolderTree())
+    return lineage.read(FolderTree())
 
 
 def whole(found: Evidence) -> dict[str, Any]:
@@ -172,7 +171,7 @@ class TestRead:
         dump(sealed(index), FOLDER / INDEX)
         said = refused(read)
         assert f"edited   {RECORD}: it belongs at artifacts/gguf/base/q8_0/record.json" in said
-        found, faults = evidence.survey(FolderTree())
+        found, faults = lineage.survey(FolderTree())
         assert [fault.path for fault in faults] == [RECORD]
         assert "gguf/audit/q8_0" not in found.artifacts
         assert found.artifacts["gguf/base/q8_0"] == WORLD.evidence().artifacts["gguf/base/q8_0"]
@@ -188,7 +187,7 @@ class TestRead:
         (FOLDER / RECORD).write_text("{}")
         edit_json(FOLDER / CELL, lambda data: data.update(code_sha256="ef" * 32))
         (FOLDER / "extra").write_text("x")
-        found, faults = evidence.survey(FolderTree())
+        found, faults = lineage.survey(FolderTree())
         said = {(fault.what, fault.path) for fault in faults}
         assert said == {
             ("edited", RECORD),
@@ -259,12 +258,12 @@ class TestTrees:
 
     def test_the_machines_encoding_changes_nothing(self, committed: str) -> None:
         code = (
-            "from pipeline import history; print(ascii(history.at('main').index.evalsets[0].name))"
+            "from driftline.evidence import history; print(ascii(history.at('main').index.evalsets[0].name))"
         )
         ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env={**os.environ, **ascii_only, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **ascii_only, "PYTHONPATH": str(ROOT / "pipeline")},
             capture_output=True,
             text=True,
             check=False,

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import params, plan
-from pipeline.errors import InputError
-from pipeline.lineage import graph
+from driftline.errors import InputError
+from driftline.project import graph, params, plan
 from tests.paths import ROOT
 
 

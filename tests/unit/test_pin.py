@@ -14,11 +14,12 @@ from typing import Any, Self
 
 import pytest
 
-from pipeline import __version__, digest
-from pipeline.conversions.pin import pin
-from pipeline.errors import InputError, RefusedError
-from pipeline.params import Location
-from pipeline.schema.artifacts import ArtifactRecord
+from driftline import __version__
+from driftline.conversions.pin import pin
+from driftline.errors import InputError, RefusedError
+from driftline.project.params import Location
+from driftline.schema.artifacts import ArtifactRecord
+from driftline.store import digest
 from tests import checkpoints
 from tests.checkpoints import INDEX, SHARDS, write_json, write_weights
 from tests.hub_server import COMMIT, Hub, Repo
@@ -27,10 +28,10 @@ ROOT = Path(__file__).parents[2]
 CLIENT = """
 import json, sys
 from pathlib import Path
-from pipeline.conversions.pin import pin
-from pipeline.errors import DriftlineError
-from pipeline.params import Location
-from pipeline.schema.values import canonical
+from driftline.conversions.pin import pin
+from driftline.errors import DriftlineError
+from driftline.project.params import Location
+from driftline.schema.values import canonical
 
 for line in sys.stdin:
     location, kind, destination, name = json.loads(line)

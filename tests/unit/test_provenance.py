@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import pytest
 from pydantic import JsonValue, ValidationError
 
-from pipeline.conversions import gguf
-from pipeline.counterfactual import gguf as stored
-from pipeline.digest import sha256_file
-from pipeline.errors import RefusedError, ToolError
-from pipeline.params import Location
-from pipeline.schema.artifacts import Census
+from driftline.conversions import gguf
+from driftline.counterfactual import gguf as stored
+from driftline.errors import RefusedError, ToolError
+from driftline.project.params import Location
+from driftline.schema.artifacts import Census
+from driftline.store.digest import sha256_file
 from tests.conftest import need
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -12,19 +12,20 @@ import pytest
 import yaml
 from hypothesis import given, settings
 
-from pipeline import cells, records
-from pipeline.digest import sha256_text
-from pipeline.errors import RefusedError
-from pipeline.gate import evaluation
-from pipeline.publish import brief, github
-from pipeline.publish.answers import answers
-from pipeline.publish.junit import Answers, junit
-from pipeline.report.escape import visible
-from pipeline.schema.comparison import Baseline, Detail, InputChange
-from pipeline.schema.gate import Blessing, BlessingUse, GatePolicy, GateReport, GateVerdict
-from pipeline.schema.items import GoldenPrompt
-from pipeline.schema.lineage import ItemDigest, ItemEvidence
-from pipeline.schema.values import canonical
+from driftline.errors import RefusedError
+from driftline.evidence import scored
+from driftline.gate import evaluation
+from driftline.publish import brief, github
+from driftline.publish.answers import answers
+from driftline.publish.junit import Answers, junit
+from driftline.report.escape import visible
+from driftline.schema.comparison import Baseline, Detail, InputChange
+from driftline.schema.gate import Blessing, BlessingUse, GatePolicy, GateReport, GateVerdict
+from driftline.schema.items import GoldenPrompt
+from driftline.schema.lineage import ItemDigest, ItemEvidence
+from driftline.schema.values import canonical
+from driftline.store import records
+from driftline.store.digest import sha256_text
 from tests.factories import completion, pinned
 from tests.unit.gate_evidence import F32, MERGED, MLX, Q4, Q8, VLLM, Made, Synthetic, lost
 from tests.unit.report_evidence import BAD, baseline, nasty, tokens, unescaped
@@ -491,8 +492,8 @@ class TestAnswers:
         answer = completion(pinned("pods", "0007"), (1, 2), text="wrong")
         text = canonical(answer) + "\n"
         for path, content in (
-            (cells.ITEMS, canonical(item) + "\n"),
-            (cells.CELLS / VLLM / records.COMPLETIONS, text),
+            (scored.ITEMS, canonical(item) + "\n"),
+            (scored.CELLS / VLLM / records.COMPLETIONS, text),
         ):
             path.parent.mkdir(parents=True)
             path.write_text(content)
@@ -511,15 +512,15 @@ class TestAnswers:
         assert answers(judged(ONE_FLIP, GatePolicy(), FLIP), found) == Answers()
 
     def test_another_file_is_not_shown(self, found: Synthetic) -> None:
-        path = cells.CELLS / VLLM / records.COMPLETIONS
+        path = scored.CELLS / VLLM / records.COMPLETIONS
         path.write_text(path.read_text().replace("wrong", "WRONG"))
         assert answers(judged(ONE_FLIP), found).given == {VLLM: {}}
-        cells.ITEMS.write_text(cells.ITEMS.read_text().replace("right", "RIGHT"))
+        scored.ITEMS.write_text(scored.ITEMS.read_text().replace("right", "RIGHT"))
         assert answers(judged(ONE_FLIP), found).expected == {}
 
     @pytest.mark.parametrize("content", [b"", b"\xff\n", b"{}\n", None])
     def test_what_cannot_be_read_is_left_out(self, found: Synthetic, content: bytes | None) -> None:
-        for path in (cells.CELLS / VLLM / records.COMPLETIONS, cells.ITEMS):
+        for path in (scored.CELLS / VLLM / records.COMPLETIONS, scored.ITEMS):
             if content is None:
                 path.unlink()
             else:
@@ -593,7 +594,7 @@ class TestCommand:
         repo.write(sixty(state=degraded))
         repo.commit("degraded")
         told = Answers({Q8: {"audit/a-10": "SAID"}}, {})
-        monkeypatch.setattr("pipeline.publish.answers.answers", lambda *_: told)
+        monkeypatch.setattr("driftline.publish.answers.answers", lambda *_: told)
         assert repo.run("gate", *OUTPUTS).exit_code == 1
         assert "got: SAID" in (repo.folder / "ci/j.xml").read_text()
         assert repo.run("gate", "HEAD", *OUTPUTS).exit_code == 1

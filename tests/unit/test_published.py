@@ -13,26 +13,21 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from pipeline.lineage.comparison import compare
-from pipeline.lineage.release import release
-from pipeline.schema import published
-from pipeline.schema.artifacts import FileDigest, Manifest, Reference
-from pipeline.schema.budget import Budget, GroupCost
-from pipeline.schema.imports import ImportRecord, Machine
-from pipeline.schema.values import Value, dump, dump_lines, sealed
-from pipeline.schema.weights import (
-    ControlRecord,
-    CounterfactualRecord,
-    FieldChange,
-    TensorChange,
-)
+from driftline.compare.comparison import compare
+from driftline.release.contents import release
+from driftline.schema import published
+from driftline.schema.artifacts import FileDigest, Manifest, Reference
+from driftline.schema.budget import Budget, GroupCost
+from driftline.schema.imports import ImportRecord, Machine
+from driftline.schema.values import Value, dump, dump_lines, sealed
+from driftline.schema.weights import ControlRecord, CounterfactualRecord, FieldChange, TensorChange
 from tests import factories
 from tests.paths import ROOT
 from tests.unit.lineage_trees import World
 from tests.unit.test_gate import ONE_FLIP, judged
 
 FOLDER = ROOT / "docs" / "schema"
-REFRESH = "python -m pipeline.schema.published docs/schema"
+REFRESH = "python -m driftline.schema.published docs/schema"
 
 
 def real_values() -> dict[str, Value]:
@@ -172,7 +167,7 @@ def test_every_file_is_of_a_published_format_and_no_later_version() -> None:
 
 def test_writing_leaves_files_of_earlier_versions(tmp_path: Path) -> None:
     (tmp_path / "artifact-record.v1.json").write_text("{}")
-    command = [sys.executable, "-m", "pipeline.schema.published", str(tmp_path)]
+    command = [sys.executable, "-m", "driftline.schema.published", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {*map(published.file_name, published.PUBLISHED), "artifact-record.v1.json"}

@@ -16,9 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from pipeline import digest, facts, records
-from pipeline.errors import InputError, RefusedError
-from pipeline.schema.artifacts import (
+from driftline.errors import InputError, RefusedError
+from driftline.schema.artifacts import (
     ArtifactKind,
     ArtifactRecord,
     FileDigest,
@@ -26,10 +25,11 @@ from pipeline.schema.artifacts import (
     Reference,
     TensorDigest,
 )
-from pipeline.schema.cells import CellRecord
-from pipeline.schema.lineage import EvalsetEvidence, LineageIndex
-from pipeline.schema.values import Sealed, dump, load_lines, seal_of, sealed
-from pipeline.schema.weights import ControlRecord, CounterfactualRecord
+from driftline.schema.cells import CellRecord
+from driftline.schema.lineage import EvalsetEvidence, LineageIndex
+from driftline.schema.values import Sealed, dump, load_lines, seal_of, sealed
+from driftline.schema.weights import ControlRecord, CounterfactualRecord
+from driftline.store import digest, facts, records
 from tests import factories
 from tests.checkpoints import CONFIG, write_json
 from tests.paths import ROOT
@@ -235,7 +235,7 @@ class TestArtifacts:
         assert records.verified(MERGED) == merged
         assert [each.name for each in merged.parents] == [BASE]
         assert merged.parents[0].identity == source.identity
-        assert merged.command == "python -m pipeline.stages.merge audit"
+        assert merged.command == "python -m driftline.stages.merge audit"
         assert merged.code_sha256 == digest.sha256_text("code of merge\n")
         assert source.environment_sha256 is None
         home = records.RECORDS / MERGED
@@ -538,10 +538,10 @@ class TestIdentity:
 
 @pytest.mark.usefixtures("project")
 def test_cells_and_counterfactuals_are_named_by_their_seals() -> None:
-    from pipeline import cells
+    from driftline.evidence import scored
 
     record: CellRecord = sealed(factories.record("llamacpp/audit/q8_0"))
-    named = cells.reference(record)
+    named = scored.reference(record)
     assert named == Reference(name="cells/llamacpp/audit/q8_0", identity=record.seal)
     dump(record, records.ARTIFACTS / named.name / records.CELL)
     records.check_input("reader", named)

@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.audit import releases
-from pipeline.digest import sha256_text
-from pipeline.errors import InputError, RefusedError
-from pipeline.gate.evaluation import evaluate
-from pipeline.lineage import evidence
-from pipeline.lineage.evidence import Evidence
-from pipeline.lineage.release import checked_name, parents_first, release, wilson
-from pipeline.report.escape import Safe
-from pipeline.report.release import render
-from pipeline.schema.artifacts import Census
-from pipeline.schema.cells import Outcome
-from pipeline.schema.gate import Blessing, GatePolicy, GateReport, Rule
-from pipeline.schema.hops import Finding
-from pipeline.schema.release import ReleaseRecord
-from pipeline.schema.values import load, seal_of
+from driftline.errors import InputError, RefusedError
+from driftline.evidence import lineage
+from driftline.evidence.lineage import Evidence
+from driftline.gate.evaluation import evaluate
+from driftline.release import make
+from driftline.release.contents import checked_name, parents_first, release, wilson
+from driftline.report.escape import Safe
+from driftline.report.release import render
+from driftline.schema.artifacts import Census
+from driftline.schema.cells import Outcome
+from driftline.schema.gate import Blessing, GatePolicy, GateReport, Rule
+from driftline.schema.hops import Finding
+from driftline.schema.release import ReleaseRecord
+from driftline.schema.values import load, seal_of
+from driftline.store.digest import sha256_text
 from tests.factories import artifact
 from tests.unit.release_evidence import (
     COMMIT,
@@ -60,7 +60,7 @@ class TestRecord:
     def test_the_order_of_a_trees_files_changes_nothing(self) -> None:
         found = made()
         files = {path: found.tree.read(path) for path in reversed(found.tree.paths())}
-        assert released(evidence.read(MemoryTree(files))) == released(found)
+        assert released(lineage.read(MemoryTree(files))) == released(found)
         backwards = Evidence(
             where="memory",
             index=found.index,
@@ -307,8 +307,8 @@ class TestPage:
     def test_only_what_was_made_safe_is_printed(self) -> None:
         assert isinstance(Safe(render(released())), str)
         with pytest.raises(TypeError, match="no filter made safe"):
-            from pipeline.report.markdown import environment
-            from pipeline.report.release import DETAIL
+            from driftline.report.markdown import environment
+            from driftline.report.release import DETAIL
 
             environment(DETAIL).from_string("{{ x }}").render(x="<b>")
 
@@ -328,10 +328,10 @@ class TestMaking:
         return tmp_path
 
     def test_a_release_is_of_head_and_making_it_again_changes_nothing(self, project: Path) -> None:
-        first = releases.make("v1")
+        first = make.make("v1")
         assert first.written and first.record.commit == git("rev-parse", "HEAD")
         before = files(project)
-        again = releases.make("v1")
+        again = make.make("v1")
         assert not again.written and files(project) == before
         assert load(ReleaseRecord, Path("reports/releases/v1.json")) == first.record
         assert {path for path in before if path.startswith("reports/releases")} == set(first.paths)
@@ -339,7 +339,7 @@ class TestMaking:
 
     def test_the_record_is_that_of_the_evidence(self) -> None:
         lock = sha256_text("schema: '2.0'\n")
-        record = releases.make("v1").record
+        record = make.make("v1").record
         assert record.gate is not None and record.gate.verdict == "fail"
         assert record.gate.judged_on.isoformat() == git("show", "-s", "--format=%cs", "HEAD")
         assert record == release("v1", git("rev-parse", "HEAD"), made(), lock, record.gate)
@@ -350,10 +350,10 @@ class TestMaking:
         rows = [{**entry, "expires": day + timedelta(days)} for days in (-1, 0)]
         (project / "blessings.yaml").write_text(yaml.safe_dump(rows))
         with pytest.raises(RefusedError, match=r"extra    blessings\.yaml") as caught:
-            releases.make("v1")
+            make.make("v1")
         assert "blessings.yaml && git commit" in caught.value.remedy
         commit()
-        gate = releases.make("v1").record.gate
+        gate = make.make("v1").record.gate
         assert gate is not None and gate.judged_on == day
         assert [use.blessing.expires - day for use in gate.blessings] == [
             timedelta(-1),
@@ -361,7 +361,7 @@ class TestMaking:
         ]
 
     def test_every_file_is_canonical(self) -> None:
-        for path in map(Path, releases.make("v1").paths):
+        for path in map(Path, make.make("v1").paths):
             text = path.read_bytes().decode()
             assert text.endswith("\n") and "\r" not in text
             if path.suffix == ".json":
@@ -384,21 +384,21 @@ class TestMaking:
     def test_a_working_tree_that_is_not_head_is_refused(self, edit: Any, named: str) -> None:
         edit()
         with pytest.raises(RefusedError) as refused:
-            releases.make("v1")
+            make.make("v1")
         assert named in refused.value.message
         assert refused.value.remedy.startswith("git add reports/lineage dvc.lock params.yaml")
         assert not Path("reports/releases").exists()
 
     def test_what_is_beside_the_evidence_may_be_dirty(self) -> None:
         Path("notes.txt").write_text("mine")
-        assert releases.make("v1").written
+        assert make.make("v1").written
 
     def test_evidence_of_other_params_is_refused(self) -> None:
         text = Path("params.yaml").read_text()
         Path("params.yaml").write_text(text.replace("max_new_tokens: 16", "max_new_tokens: 17"))
         commit()
         with pytest.raises(RefusedError) as refused:
-            releases.make("v1")
+            make.make("v1")
         assert "decode.max_new_tokens: 16 then, 17 now" in refused.value.message
         assert refused.value.remedy.startswith("driftline run")
 
@@ -406,7 +406,7 @@ class TestMaking:
         text = Path("params.yaml").read_text()
         Path("params.yaml").write_text(text.replace("deadline_s: 3600", "deadline_s: 60"))
         commit()
-        assert releases.make("v1").written
+        assert make.make("v1").written
 
     @pytest.mark.parametrize(
         ("before", "after", "named"),
@@ -419,27 +419,27 @@ class TestMaking:
         path.write_text(path.read_text().replace(before, after))
         commit()
         with pytest.raises(RefusedError) as refused:
-            releases.make("v1")
+            make.make("v1")
         assert named in refused.value.message and "clauses" not in refused.value.message
 
     def test_an_evalset_that_is_none_is_named_by_head(self) -> None:
         Path("evalsets/pods.jsonl").write_text("{\n")
         commit()
         with pytest.raises(InputError, match=r"HEAD:evalsets/pods\.jsonl:1"):
-            releases.make("v1")
+            make.make("v1")
 
     def test_edited_evidence_is_refused_though_committed(self) -> None:
         path = Path("reports/lineage/evalsets/pods.jsonl")
         path.write_text(path.read_text().replace("p-1", "p-7"))
         commit()
         with pytest.raises(RefusedError, match=r"evalsets/pods\.jsonl"):
-            releases.make("v1")
+            make.make("v1")
 
     def test_without_evidence_or_lock_there_is_no_release(self) -> None:
         git("rm", "-q", "dvc.lock")
         commit()
         with pytest.raises(RefusedError, match=r"HEAD has no dvc\.lock"):
-            releases.make("v1")
+            make.make("v1")
 
     def test_without_a_commit_there_is_no_release(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -448,37 +448,37 @@ class TestMaking:
         monkeypatch.chdir(tmp_path / "new")
         git("init", "-q", ".")
         with pytest.raises(InputError, match="no commit to release"):
-            releases.make("v1")
+            make.make("v1")
 
     def test_a_name_is_given_once(self) -> None:
-        first = releases.make("v1").record.commit
+        first = make.make("v1").record.commit
         Path("README.md").write_text("later")
         commit()
         with pytest.raises(RefusedError) as refused:
-            releases.make("v1")
+            make.make("v1")
         assert first in refused.value.message
         assert git("rev-parse", "HEAD") in refused.value.message
         assert "changed  v1.json" in refused.value.message
-        assert releases.make("v1", force=True).record.commit != first
-        assert releases.make("v2").written
+        assert make.make("v1", force=True).record.commit != first
+        assert make.make("v2").written
 
     def test_a_file_too_many_or_edited_is_another_content(self) -> None:
-        releases.make("v1")
+        make.make("v1")
         Path("reports/releases/v1/more.txt").write_text("x")
         Path("reports/releases/v1.md").write_text("x")
         with pytest.raises(RefusedError) as refused:
-            releases.make("v1")
+            make.make("v1")
         assert "extra    v1/more.txt" in refused.value.message
         assert "changed  v1.md" in refused.value.message
-        assert releases.make("v1", force=True).written
+        assert make.make("v1", force=True).written
         assert not Path("reports/releases/v1/more.txt").exists()
 
     def test_an_unfinished_release_is_no_release(self) -> None:
-        releases.make("v1")
+        make.make("v1")
         Path("reports/releases/v1.json").unlink()
         Path("reports/releases/v1/bom.cdx.json").write_text("half")
-        assert releases.make("v1").written
-        assert not releases.make("v1").written
+        assert make.make("v1").written
+        assert not make.make("v1").written
 
     def test_a_project_may_be_a_folder_of_a_repository(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -490,10 +490,10 @@ class TestMaking:
         git("init", "-q", ".")
         commit()
         monkeypatch.chdir(top / "sub" / "project")
-        assert releases.make("v1").written
+        assert make.make("v1").written
         Path("evalsets/new.jsonl").write_text("x")
         with pytest.raises(RefusedError, match=r"extra    evalsets/new\.jsonl"):
-            releases.make("v1")
+            make.make("v1")
 
 
 def git(*arguments: str) -> str:

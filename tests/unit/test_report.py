@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.digest import sha256_text
-from pipeline.params import ROOT_CELL
-from pipeline.report import markdown
-from pipeline.report.graph import flowchart
-from pipeline.report.items import changed_items
-from pipeline.report.markdown import LIMIT, render
-from pipeline.report.settings import flatten, runtime_matrix
-from pipeline.schema.answers import Completion, PinnedPrompt
-from pipeline.schema.cells import CellSpec
-from pipeline.schema.hops import Cause, Split
-from pipeline.schema.scores import ItemState
+from driftline.project.params import ROOT_CELL
+from driftline.report import markdown
+from driftline.report.graph import flowchart
+from driftline.report.items import changed_items
+from driftline.report.markdown import LIMIT, render
+from driftline.report.settings import flatten, runtime_matrix
+from driftline.schema.answers import Completion, PinnedPrompt
+from driftline.schema.cells import CellSpec
+from driftline.schema.hops import Cause, Split
+from driftline.schema.scores import ItemState
+from driftline.store.digest import sha256_text
 from tests.factories import (
     artifact,
     completion,

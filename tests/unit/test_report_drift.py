@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.drift.summary import summary
-from pipeline.params import ROOT_CELL
-from pipeline.report import figures
-from pipeline.report.markdown import render
-from pipeline.schema.answers import Completion, PinnedPrompt
-from pipeline.schema.cells import CellSpec
-from pipeline.schema.hops import Cause, Finding, Split
-from pipeline.schema.scores import ItemState
-from pipeline.schema.text import PromptDifference, StopDifference, TextDrift
-from pipeline.schema.weights import CounterfactualRecord, FieldChange
+from driftline.drift.summary import summary
+from driftline.project.params import ROOT_CELL
+from driftline.report import figures
+from driftline.report.markdown import render
+from driftline.schema.answers import Completion, PinnedPrompt
+from driftline.schema.cells import CellSpec
+from driftline.schema.hops import Cause, Finding, Split
+from driftline.schema.scores import ItemState
+from driftline.schema.text import PromptDifference, StopDifference, TextDrift
+from driftline.schema.weights import CounterfactualRecord, FieldChange
 from tests.factories import (
     completion,
     record,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.digest import sha256_text
-from pipeline.report import escape, figures, markdown
+from driftline.report import escape, figures, markdown
+from driftline.store.digest import sha256_text
 from tests.unit.report_evidence import (
     PARSER,
     estimate,
@@ -75,7 +75,7 @@ class TestEscape:
         )
         for span in spans:
             if span.type == "text":
-                assert re.fullmatch(r"[A-Za-z0-9 ,;:.()'/_+-]*", span.content)
+                assert re.fullmatch(r"[A-Za-z0-9 ,;:.()'/_+%-]*", span.content)
                 assert not re.search(r"\w\.[A-Za-z]|://|::|\b[0-9a-f]{7}|\bGH-", span.content)
 
     def test_prose_leaves_what_drift_writes_alone(self) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.digest import sha256_text
-from pipeline.errors import InputError
-from pipeline.params import ROOT_CELL
-from pipeline.report.explain import explain_item
-from pipeline.schema.answers import Completion, PinnedPrompt
-from pipeline.schema.cells import CellSpec
-from pipeline.schema.hops import Cause
-from pipeline.schema.text import PromptDifference, TextDrift
+from driftline.errors import InputError
+from driftline.project.params import ROOT_CELL
+from driftline.report.explain import explain_item
+from driftline.schema.answers import Completion, PinnedPrompt
+from driftline.schema.cells import CellSpec
+from driftline.schema.hops import Cause
+from driftline.schema.text import PromptDifference, TextDrift
+from driftline.store.digest import sha256_text
 from tests.factories import (
     completion,
     prompts,

@@ -8,16 +8,16 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
-from pipeline.report.explain import explain_item
-from pipeline.report.items import changed_items
-from pipeline.report.markdown import LIMIT, render
-from pipeline.report.model import ReportInput
-from pipeline.schema.answers import Completion, PinnedPrompt
-from pipeline.schema.cells import CellSpec
-from pipeline.schema.hops import Cause, CellDrift, Finding, Hop, Split
-from pipeline.schema.scores import ItemState
-from pipeline.schema.text import PromptDifference, StopDifference, TextDrift
-from pipeline.schema.weights import CounterfactualRecord, FieldChange
+from driftline.report.explain import explain_item
+from driftline.report.items import changed_items
+from driftline.report.markdown import LIMIT, render
+from driftline.report.model import ReportInput
+from driftline.schema.answers import Completion, PinnedPrompt
+from driftline.schema.cells import CellSpec
+from driftline.schema.hops import Cause, CellDrift, Finding, Hop, Split
+from driftline.schema.scores import ItemState
+from driftline.schema.text import PromptDifference, StopDifference, TextDrift
+from driftline.schema.weights import CounterfactualRecord, FieldChange
 from tests.factories import (
     artifact,
     completion,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.report.metrics import metrics
-from pipeline.schema.hops import Cause, Finding, Split
+from driftline.report.metrics import metrics
+from driftline.schema.hops import Cause, Finding, Split
 from tests.factories import (
     project,
     prompts,

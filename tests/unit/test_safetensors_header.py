@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from pipeline.errors import RefusedError
-from pipeline.safetensors_header import BITS, TensorInfo, census, safetensors_header
+from driftline.errors import RefusedError
+from driftline.store.safetensors_header import BITS, TensorInfo, census, safetensors_header
 from tests.checkpoints import raw_safetensors
 
 ENTRY = {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}

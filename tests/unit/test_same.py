@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.errors import InputError, RefusedError
-from pipeline.lineage import model
-from pipeline.report.comparison import differing
-from pipeline.schema.artifacts import Census
-from pipeline.schema.comparison import ModelFacts
+from driftline.compare import sameness
+from driftline.errors import InputError, RefusedError
+from driftline.report.comparison import differing
+from driftline.schema.artifacts import Census
+from driftline.schema.comparison import ModelFacts
 from tests.unit.lineage_trees import ADAPTER, PROJECT, SOURCE, World, templated
 
 WORLD = World()
@@ -23,30 +23,30 @@ VLLM, Q8, FOUR = "vllm/audit/checkpoint", "llamacpp/audit/q8_0", "mlx/audit/4bit
 
 
 def of(cell: str, world: World = WORLD) -> ModelFacts:
-    return model.facts(world.evidence(), cell)
+    return sameness.facts(world.evidence(), cell)
 
 
 def lines(a: ModelFacts, b: ModelFacts) -> list[str]:
-    return [detail.line for detail in model.differences(a, b)]
+    return [detail.line for detail in sameness.differences(a, b)]
 
 
 def what(a: ModelFacts, b: ModelFacts) -> list[str]:
-    return [detail.what for detail in model.differences(a, b)]
+    return [detail.what for detail in sameness.differences(a, b)]
 
 
 @pytest.mark.parametrize("cell", sorted(BASE.cells))
 def test_a_cell_runs_the_same_model_as_itself(cell: str) -> None:
-    assert model.differences(of(cell), of(cell)) == ()
-    assert model.identity(of(cell)) == model.identity(of(cell))
+    assert sameness.differences(of(cell), of(cell)) == ()
+    assert sameness.identity(of(cell)) == sameness.identity(of(cell))
 
 
 def test_another_runtime_is_the_same_model() -> None:
-    assert model.differences(of(MERGED), of(VLLM)) == ()
-    assert model.identity(of(MERGED)) == model.identity(of(VLLM))
+    assert sameness.differences(of(MERGED), of(VLLM)) == ()
+    assert sameness.identity(of(MERGED)) == sameness.identity(of(VLLM))
 
 
 def test_every_other_cell_is_another_model() -> None:
-    found = {model.identity(of(cell)) for cell in BASE.cells}
+    found = {sameness.identity(of(cell)) for cell in BASE.cells}
     assert len(found) == len(BASE.cells) - 1  # the merged checkpoint is in two runtimes
 
 
@@ -106,7 +106,7 @@ def test_each_field_that_makes_another_model_is_named(
     world: World, cell: str, fields: list[str]
 ) -> None:
     assert what(of(cell), of(cell, world)) == fields
-    assert model.identity(of(cell)) != model.identity(of(cell, world))
+    assert sameness.identity(of(cell)) != sameness.identity(of(cell, world))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_each_field_that_makes_another_model_is_named(
 )
 def test_what_makes_no_other_model(world: World) -> None:
     for cell in BASE.cells:
-        assert model.differences(of(cell), of(cell, world)) == ()
+        assert sameness.differences(of(cell), of(cell, world)) == ()
 
 
 def test_a_tool_of_another_version_makes_another_model() -> None:
@@ -140,7 +140,7 @@ def test_the_quantization_is_what_is_found_and_not_the_label() -> None:
         bits_per_weight=27.3,
     )
     artifacts = {**BASE.artifacts, record.name: record.model_copy(update={"census": fallback})}
-    other = model.facts(replace(BASE, artifacts=artifacts), Q8)
+    other = sameness.facts(replace(BASE, artifacts=artifacts), Q8)
     assert what(of(Q8), other) == [
         "stored.bits_per_weight",
         "stored.elements.F32",
@@ -155,7 +155,9 @@ def test_the_same_exactly_where_nothing_differs() -> None:
     every = [of(cell) for cell in BASE.cells]
     for a in every:
         for b in every:
-            assert (model.differences(a, b) == ()) == (model.identity(a) == model.identity(b))
+            assert (sameness.differences(a, b) == ()) == (
+                sameness.identity(a) == sameness.identity(b)
+            )
 
 
 def test_a_field_that_is_null_is_not_one_that_is_missing() -> None:
@@ -173,11 +175,11 @@ def test_an_unknown_cell_is_met_with_the_nearest() -> None:
 def test_a_record_that_is_not_there_is_refused() -> None:
     artifacts = {k: v for k, v in BASE.artifacts.items() if k != "checkpoints/audit"}
     with pytest.raises(RefusedError, match="no record of checkpoints/audit"):
-        model.facts(replace(BASE, artifacts=artifacts), Q8)
+        sameness.facts(replace(BASE, artifacts=artifacts), Q8)
 
 
 def test_what_is_printed() -> None:
-    found = list(differing(model.differences(of(ATTACHED), of(MERGED))))
+    found = list(differing(sameness.differences(of(ATTACHED), of(MERGED))))
     assert found == [
         "not the same model: 1 field differs",
         "  conversions.1: not there → merge by merge tool",

@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from pipeline.audit import releases, signatures
-from pipeline.errors import InputError, RefusedError, ToolError
-from pipeline.history import RELEASES
+from driftline.errors import InputError, RefusedError, ToolError
+from driftline.evidence.history import RELEASES
+from driftline.release import make, signatures
 from tests.unit.release_evidence import made, write
 from tests.unit.test_release import commit, git
 
@@ -45,7 +45,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         git("init", "-q", ".")
         commit()
-        releases.make("v1")
+        make.make("v1")
     return folder
 
 
@@ -188,7 +188,7 @@ class TestTampering:
             signatures.check("v1", public)
 
     def test_the_signature_of_one_release_is_not_that_of_another(self, public: Path) -> None:
-        releases.make("v2")
+        make.make("v2")
         shutil.copyfile(signatures.path_of("v1"), signatures.path_of("v2"))
         with pytest.raises(RefusedError, match=r"v1\.json: missing"):
             signatures.check("v2", public)
@@ -252,7 +252,7 @@ class TestTampering:
     def test_a_release_made_anew_is_not_signed(self, public: Path) -> None:
         Path("README.md").write_text("later")
         commit()
-        assert releases.make("v1", force=True).unsigned
+        assert make.make("v1", force=True).unsigned
         with pytest.raises(RefusedError, match="is not signed"):
             signatures.check("v1", public)
 

@@ -16,10 +16,10 @@ from in_toto_attestation.v1.statement import Statement
 from in_toto_attestation.v1.statement_pb2 import Statement as StatementPb
 from jsonschema import Draft202012Validator
 
-from pipeline.digest import sha256_text
-from pipeline.lineage.evidence import Evidence
-from pipeline.lineage.statements import PROVENANCE, TEST_RESULT, statements
-from pipeline.schema.cells import Outcome
+from driftline.evidence.lineage import Evidence
+from driftline.release.statements import PROVENANCE, TEST_RESULT, statements
+from driftline.schema.cells import Outcome
+from driftline.store.digest import sha256_text
 from tests.paths import ROOT as TOP
 from tests.unit.release_evidence import ADAPTER_REVISION, HUB, MLX, Q8, REVISION, ROOT, VLLM, made
 

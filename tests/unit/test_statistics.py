@@ -16,7 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.distributions import (
+from driftline.drift import statistics
+from driftline.drift.statistics import RowSample, holm, paired_scores, summarize
+from driftline.schema.forced import ForcedSequence
+from driftline.schema.statistics import DistributionDrift, Estimate
+from driftline.store.distributions import (
     LOGITS,
     ROW,
     ROWS,
@@ -28,10 +32,6 @@ from pipeline.distributions import (
     reduce,
     top_ids,
 )
-from pipeline.drift import statistics
-from pipeline.drift.statistics import RowSample, holm, paired_scores, summarize
-from pipeline.schema.forced import ForcedSequence
-from pipeline.schema.statistics import DistributionDrift, Estimate
 
 Logits = NDArray[np.float32]
 FIGURES = (

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.runtimes import stepwise
-from pipeline.runtimes.stepwise import Step
+from driftline.runtimes import stepwise
+from driftline.runtimes.stepwise import Step
 
 
 def endless(*tokens: int) -> Iterator[Step]:

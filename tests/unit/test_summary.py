@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.drift.hops import flip, hop_drift, not_compared
-from pipeline.drift.statistics import RowSample, summarize
-from pipeline.drift.summary import summary
-from pipeline.params import ROOT_CELL
-from pipeline.schema.hops import Cause, Hop, HopDrift, HopKind, Split
-from pipeline.schema.scores import ItemState
-from pipeline.schema.statistics import DistributionDrift
+from driftline.drift.hops import flip, hop_drift, not_compared
+from driftline.drift.statistics import RowSample, summarize
+from driftline.drift.summary import summary
+from driftline.project.params import ROOT_CELL
+from driftline.schema.hops import Cause, Hop, HopDrift, HopKind, Split
+from driftline.schema.scores import ItemState
+from driftline.schema.statistics import DistributionDrift
 from tests.factories import completion, evidence, prompts
 
 ITEMS = prompts("clauses", "sql", count=4)

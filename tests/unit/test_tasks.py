@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from driftline.golden.grade import grade
+from driftline.schema.answers import Completion, PinnedPrompt
+from driftline.schema.items import GoldenPrompt
 from models.make import tasks, torture, train_adapters, write_evalsets
 from models.make.train_clerk import BASE_TASKS, CLERK, Encoder, held_out_sample
-from pipeline.grade import grade
-from pipeline.schema.answers import Completion, PinnedPrompt
-from pipeline.schema.items import GoldenPrompt
 
 EVALSETS = write_evalsets.EVALSETS
 SCORED = ("clauses", "sql", "pods", "audit", "privacy")

@@ -13,18 +13,18 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.drift.evidence import CellEvidence, StoredWeights
-from pipeline.drift.text import prompt_difference, text_drift
-from pipeline.params import ROOT_CELL
-from pipeline.schema.answers import Completion, PinnedPrompt
-from pipeline.schema.text import (
+from driftline.drift.evidence import CellEvidence, StoredWeights
+from driftline.drift.text import prompt_difference, text_drift
+from driftline.project.params import ROOT_CELL
+from driftline.schema.answers import Completion, PinnedPrompt
+from driftline.schema.text import (
     PromptClass,
     PromptDifference,
     SourceVocabulary,
     StopDifference,
     TextDrift,
 )
-from pipeline.schema.weights import CounterfactualRecord, FieldChange
+from driftline.schema.weights import CounterfactualRecord, FieldChange
 from tests.factories import completion, evidence, prompts
 from tests.paths import ROOT
 

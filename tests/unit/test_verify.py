@@ -20,18 +20,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from pipeline import digest, facts
-from pipeline.audit import lock as locks
-from pipeline.audit import locked, objects, parts, workspace
-from pipeline.audit.hashes import Hashes, folder_md5, md5_of, plain_files
-from pipeline.audit.lock import Entry, Lock
-from pipeline.audit.problems import Problem, shown
-from pipeline.audit.remedies import Remedies
-from pipeline.audit.verify import verify
-from pipeline.commands.verify import verify as command
-from pipeline.errors import InputError, RefusedError
-from pipeline.schema.artifacts import FileDigest, Manifest
-from pipeline.schema.values import dump, sealed
+from driftline.commands.verify import verify as command
+from driftline.errors import InputError, RefusedError
+from driftline.schema.artifacts import FileDigest, Manifest
+from driftline.schema.values import dump, sealed
+from driftline.store import digest, facts
+from driftline.verify import lock as locks
+from driftline.verify import locked, objects, parts, workspace
+from driftline.verify.audit import verify
+from driftline.verify.hashes import Hashes, folder_md5, md5_of, plain_files
+from driftline.verify.lock import Entry, Lock
+from driftline.verify.problems import Problem, shown
+from driftline.verify.remedies import Remedies
 from tests import factories
 from tests.checkpoints import CONFIG, write_json
 

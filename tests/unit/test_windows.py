@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import prompts
+from driftline.golden import prompts
 from tests.paths import ROOT
 
 TEXT = "Since 2001 the city of Oslo has 7 invoices.\n" * 12

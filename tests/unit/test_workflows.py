@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.cli import main
+from driftline.cli import main
 from tests.paths import ROOT
 
 GITHUB = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

@@ -1,0 +1,163 @@
+"""Which of the things that people write differ: params.yaml, golden prompts, corpora; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from driftline.compare.sides import Key, Sides, differing, mark, short, text_of, there, value_at
+from driftline.evidence.lineage import Evidence
+from driftline.schema.comparison import PRESENT, Detail, InputKind
+from driftline.schema.lineage import ItemDigest
+from driftline.store.digest import sha256_text
+
+
+def settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[Key, Sides]]:
+    """Keys of params.yaml that differ, but for those of which files or software say more."""
+    for kind, section in (("merge settings", "merge"), ("decode", "decode")):
+        yield from keys(cast(InputKind, kind), value_at(old, section), value_at(new, section))
+    if (was := value_at(old, "gguf", "outtype")) != (now := value_at(new, "gguf", "outtype")):
+        yield ("gguf outtype", ""), Sides(text_of(was or None), text_of(now or None))
+    was, now = (set(value_at(side, "gguf", "quantizations")) for side in (old, new))
+    for name in sorted(was ^ now):
+        yield ("quantization", name), _presence(name in was, name in now)
+    yield from _recipes(old, new)
+    for kind in ("variants", "vllm"):
+        was, now = set(value_at(old, kind)), set(value_at(new, kind))
+        if was != now:
+            details = tuple(there(n, before=n in was, after=n in now) for n in sorted(was ^ now))
+            sides = [", ".join(sorted(side)) or "none" for side in (was, now)]
+            yield (cast(InputKind, kind), ""), Sides(sides[0], sides[1], details)
+    kept = [
+        {key: value for key, value in value_at(side, "distributions").items() if key != "corpora"}
+        for side in (old, new)
+    ]
+    yield from keys("distributions", *kept)
+    yield from keys("params", *(_others(side) for side in (old, new)))
+
+
+def keys(kind: InputKind, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Any]:
+    """Every key that differs, as an input of that kind."""
+    for key, was, now in differing(old, new):
+        yield (kind, key), Sides(text_of(was), text_of(now))
+
+
+def _presence(before: bool, after: bool) -> Sides:
+    return Sides(PRESENT if before else "", PRESENT if after else "")
+
+
+def _recipes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[Key, Sides]]:
+    """Recipes that an artifact is made by, on either side."""
+    sides = [
+        {
+            name: value_at(side, "mlx", "recipes", name)
+            for name in value_at(side, "mlx", "artifacts")
+        }
+        for side in (old, new)
+    ]
+    for name, was, now in differing(*sides):
+        details = (
+            Detail(what=key, before=text_of(a) or "none", after=text_of(b) or "none")
+            for key, a, b in differing(was or {}, now or {})
+            if was and now
+        )
+        yield ("mlx recipe", name), Sides(_recipe(was), _recipe(now), tuple(details))
+
+
+def _recipe(recipe: Mapping[str, Any] | None) -> str:
+    said = sorted((key, value) for key, value in (recipe or {}).items() if value is not None)
+    return ", ".join(f"{key} {text_of(value)}" for key, value in said)
+
+
+_HANDLED = ("source", "adapters", "variants", "evalsets", "merge", "vllm", "decode", "limits")
+_HANDLED_WITHIN = {
+    "gguf": ("outtype", "quantizations"),
+    "mlx": ("artifacts", "recipes"),
+    "distributions": ("top_k", "corpora"),
+}
+
+
+def _others(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of params.yaml that nothing above knows, so that none is ever passed over."""
+    found: dict[str, Any] = {}
+    for section, value in params.items():
+        within = _HANDLED_WITHIN.get(section, ())
+        if section in _HANDLED or section == "distributions":
+            continue
+        if not isinstance(value, Mapping):
+            found[section] = value
+        else:
+            found |= {f"{section}.{k}": v for k, v in value.items() if k not in within}
+    return found
+
+
+def evalsets(before: Evidence, after: Evidence) -> Iterator[tuple[Key, Sides]]:
+    """Evalsets whose items differ, and variants that are asked others."""
+    old, new = ({each.name: each for each in side.index.evalsets} for side in (before, after))
+    asked_old, asked_new = (value_at(side.index.params, "evalsets") for side in (before, after))
+    both = sorted(asked_old.keys() & asked_new.keys())
+    for name in sorted(old.keys() | new.keys()):
+        was, now = old.get(name), new.get(name)
+        read = was is None or now is None or was.sha256 != now.sha256
+        items_old = before.evalset(name) if was and read else {}
+        items_new = after.evalset(name) if now and read else {}
+        details = [
+            *(_items(items_old, items_new) if was and now else ()),
+            *(
+                there(f"asked of {v}", before=name in asked_old[v], after=name in asked_new[v])
+                for v in both
+                if (name in asked_old[v]) != (name in asked_new[v])
+            ),
+        ]
+        if details or was is None or now is None:
+            yield (
+                ("evalset", name),
+                Sides(
+                    _evalset(was.items if was else None, items_old),
+                    _evalset(now.items if now else None, items_new),
+                    tuple(details),
+                ),
+            )
+
+
+def _items(old: Mapping[str, ItemDigest], new: Mapping[str, ItemDigest]) -> Iterator[Detail]:
+    """Golden prompts that differ; how they are pinned is no input but a consequence."""
+    was, now = ({each.id: each.sha256 for each in side.values()} for side in (old, new))
+    named = False
+    for item, a, b in differing(was, now):
+        named = True
+        yield Detail(what=item, before=mark(a) if a else "", after=mark(b) if b else "")
+    if not named and list(old) != list(new):
+        yield Detail(what="the same items in another order")
+
+
+def _evalset(count: int | None, items: Mapping[str, ItemDigest]) -> str:
+    if count is None:
+        return ""
+    listed = "".join(f"{each.id} {each.sha256}\n" for each in items.values())
+    digest = f", {mark(sha256_text(listed))}" if items else ""
+    return f"{count} item{'' if count == 1 else 's'}{digest}"
+
+
+def corpora(before: Evidence, after: Evidence) -> Iterator[tuple[Key, Sides]]:
+    """Plain texts beside the golden prompts."""
+    sides = [
+        {
+            name: {**corpus, "text": side.index.corpora.get(name)}
+            for name, corpus in value_at(side.index.params, "distributions", "corpora").items()
+        }
+        for side in (before, after)
+    ]
+    for name, was, now in differing(*sides):
+        details = (
+            Detail(what=key, before=short(text_of(a)), after=short(text_of(b)))
+            for key, a, b in differing(was or {}, now or {})
+            if was and now
+        )
+        yield ("corpus", name), Sides(_corpus(was), _corpus(now), tuple(details))
+
+
+def _corpus(corpus: Mapping[str, Any] | None) -> str:
+    if corpus is None:
+        return ""
+    return f"{mark(corpus['text'])}, windows of {corpus.get('window')}"

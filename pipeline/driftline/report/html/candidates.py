@@ -1,0 +1,161 @@
+"""What each cell was about to say where two answers part: its most likely tokens, as it kept them.
+
+Read from the distributions that cells and counterfactuals left on disk; nothing is measured here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from driftline.evidence import scored
+from driftline.project import params, plan
+from driftline.report.html.changes import Change, changes, selected
+from driftline.report.model import ReportInput, ran
+from driftline.schema.answers import Completion
+from driftline.schema.forced import ForcedSequence
+from driftline.schema.text import SourceVocabulary
+from driftline.schema.values import load_lines
+from driftline.store import texts
+from driftline.store.distributions import IDS, SEQUENCES, Distributions
+
+TOP = 5
+"""Tokens shown per cell and place."""
+
+Kept = Mapping[str, Mapping[str, Distributions]]
+"""By cell id, then by the name of the text."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One token a cell could have said next, with the log of its probability."""
+
+    token: int
+    piece: str
+    log_prob: float
+
+
+@dataclass(frozen=True)
+class Parting:
+    """Most likely tokens where two answers part, most likely first.
+
+    Empty where a cell kept no distribution of that very context. `weights` are those of the child's
+    stored weights in the reference runtime; empty too where the child is that itself.
+    """
+
+    parent: tuple[Candidate, ...] = ()
+    child: tuple[Candidate, ...] = ()
+    weights: tuple[Candidate, ...] = ()
+
+
+Partings = Mapping[tuple[str, str], Parting]
+"""By a hop's name and an item's key."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Distributions of cells and of their counterfactuals, and the partition of each text."""
+
+    own: Kept
+    stored: Kept
+    partitions: Mapping[str, Distributions]
+
+
+def read(project: params.Params, evidence: ReportInput) -> tuple[Partings, SourceVocabulary]:
+    """For every answer a page shows in full; and what the source calls its tokens."""
+    own: dict[str, dict[str, Distributions]] = {}
+    stored: dict[str, dict[str, Distributions]] = {}
+    weighed = {record.artifact: record for record in evidence.counterfactuals if record.trusted}
+    for record in filter(ran, evidence.cells):
+        spec, sources = record.cell, plan.sources(project, record.cell)
+        own[spec.id] = texts.distributions(scored.CELLS / spec.id, record.forced, sources)
+        found = weighed.get(plan.artifact_of(spec))
+        if found is not None and spec.runtime not in ("transformers", "vllm"):
+            home = texts.counterfactual(found.artifact)
+            stored[spec.id] = texts.distributions(home, found.forced, sources)
+    partitions = {
+        name: partition_of(texts.FOLDER / name)
+        for name in dict.fromkeys(text for kept in own.values() for text in kept)
+    }
+    vocabulary = scored.vocabulary()
+    return partings(evidence, vocabulary, Texts(own, stored, partitions)), vocabulary
+
+
+def partition_of(folder: Path) -> Distributions:
+    """The folder of a text, as what says which rows are whose."""
+    return Distributions(folder, tuple(load_lines(ForcedSequence, folder / SEQUENCES)))
+
+
+def partings(
+    evidence: ReportInput, vocabulary: SourceVocabulary, kept: Texts
+) -> dict[tuple[str, str], Parting]:
+    """The same from distributions that lie anywhere."""
+    variants = {record.cell.id: record.cell.variant for record in evidence.cells}
+    reader = _Reader(vocabulary.pieces, kept.partitions)
+    found = {}
+    for change in selected(changes(evidence)):
+        hop = change.hop.hop
+        text = variants.get(hop.parent if hop.kind == "adapter" else hop.child, "")
+        one = _parting(evidence, change, kept, reader, text)
+        if one != Parting():
+            found[hop.name, change.item.key] = one
+    return found
+
+
+def _parting(
+    evidence: ReportInput, change: Change, kept: Texts, reader: _Reader, text: str
+) -> Parting:
+    item, hop = change.item, change.hop.hop
+    if item.first_divergent is None:
+        return Parting()
+    place = item.first_divergent
+
+    def top(source: Kept, cell: str) -> tuple[Candidate, ...]:
+        answer, found = evidence.answer(cell, item.key), source.get(cell, {}).get(text)
+        return reader.top(text, found, answer, place) if found and answer else ()
+
+    return Parting(
+        parent=top(kept.own, hop.parent),
+        child=top(kept.own, hop.child),
+        weights=top(kept.stored, hop.child),
+    )
+
+
+class _Reader:
+    """Rows of distributions by the context they are about."""
+
+    def __init__(self, pieces: tuple[str, ...], partitions: Mapping[str, Distributions]) -> None:
+        self._pieces, self._partitions = pieces, partitions
+        self._starts = {name: found.offsets for name, found in partitions.items()}
+        self._sequences = {
+            name: {each.key: each for each in found.sequences} for name, found in partitions.items()
+        }
+
+    def top(
+        self, text: str, found: Distributions, answer: Completion, place: int
+    ) -> tuple[Candidate, ...]:
+        """Most likely tokens after the prompt and the first `place` tokens of an answer."""
+        context = (*answer.prompt_ids, *answer.output_ids[:place])
+        sequence = self._sequences.get(text, {}).get(answer.key)
+        if sequence is None or not context or sequence.ids[: len(context)] != context:
+            return ()
+        row = len(context) - 1 - sequence.first_row
+        if not 0 <= row < sequence.n_rows or found.sequence(answer.key) is None:
+            return ()
+        chunk = found.read(answer.key)
+        one, start = chunk.rows[row], self._starts[text][answer.key][0]
+        ids = np.load(self._partitions[text].folder / IDS, mmap_mode="r")[start + row]
+        log_probs = {
+            int(one[token]): float(one[logit]) - float(one["log_z"])
+            for token, logit in (("top1", "top1_logit"), ("top2", "top2_logit"))
+        }
+        log_probs |= dict(zip(ids.tolist(), chunk.log_probs[row].tolist(), strict=True))
+        ranked = sorted(log_probs.items(), key=lambda each: (-each[1], each[0]))
+        return tuple(self._candidate(*each) for each in ranked[:TOP])
+
+    def _candidate(self, token: int, log_prob: float) -> Candidate:
+        known = 0 <= token < len(self._pieces)
+        return Candidate(token, self._pieces[token] if known else f"id {token}", log_prob)

@@ -1,0 +1,90 @@
+"""The file formats: frozen value types in which an unknown field is an error.
+
+Every JSON and JSON-lines file one stage writes and another reads is one of these types, written by
+`dump` in one canonical form (sorted keys, no NaN, no time, no path of a machine), so that the same
+inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from driftline.files import write_text
+
+
+class Value(BaseModel):
+    """Base of every file format: frozen, unknown fields refused, NaN and infinity refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Sealed(Value):
+    """A record that carries the sha256 of everything else in it.
+
+    Law: `seal` is the sha256 of the value's canonical JSON with `seal` left out, so that an edited
+    record is known by itself, and one that names another by its seal pins all of it.
+    """
+
+    seal: str = ""
+
+
+V = TypeVar("V", bound=Value)
+S = TypeVar("S", bound=Sealed)
+
+
+def seal_of(value: Sealed) -> str:
+    """The seal a record must have, whatever it says it has."""
+    content = value.model_dump(mode="json", exclude={"seal"})
+    return hashlib.sha256(canonical_json(content).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def sealed(value: S) -> S:
+    """The same record with its seal."""
+    return value.model_copy(update={"seal": seal_of(value)})
+
+
+def canonical(value: Value) -> str:
+    """Canonical JSON on one line: sorted keys, no NaN, UTF-8 kept readable."""
+    return canonical_json(value.model_dump(mode="json"))
+
+
+def canonical_json(value: Any) -> str:
+    """Canonical JSON of plain data, on one line."""
+    return json.dumps(
+        value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    )
+
+
+def dump(value: Value, path: Path) -> None:
+    """Write one value as indented canonical JSON, atomically."""
+    text = json.dumps(
+        value.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1
+    )
+    write_text(path, text + "\n")
+
+
+def dump_lines(values: Iterable[Value], path: Path) -> None:
+    """Write values as canonical JSON lines, atomically."""
+    write_text(path, "".join(canonical(value) + "\n" for value in values))
+
+
+def load(kind: type[V], path: Path) -> V:
+    """Read one value.
+
+    Raises:
+        pydantic.ValidationError: the file is not of that format.
+    """
+    return kind.model_validate_json(path.read_bytes())
+
+
+def load_lines(kind: type[V], path: Path) -> Iterator[V]:
+    """Read JSON lines, one value at a time."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield kind.model_validate_json(line)
