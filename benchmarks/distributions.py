@@ -29,9 +29,10 @@ from driftline.drift.statistics import distribution_drift
 from driftline.errors import DriftlineError
 from driftline.golden import evalset, prompts
 from driftline.probe import environment
-from driftline.project.params import MlxRecipe
+from driftline.project import routes
+from driftline.project.sections.mlx import MlxRecipe
 from driftline.runtimes import cell
-from driftline.runtimes.base import Decode, TextJob
+from driftline.runtimes.base import DecodeSettings, TextJob
 from driftline.schema.cells import CellSpec
 from driftline.schema.forced import Corpora, ForcedSequence
 from driftline.schema.values import dump, dump_lines, load_lines
@@ -159,11 +160,12 @@ def run(runtime: str, form: str, artifact: Path, setting: Setting) -> Cost | str
         result = cell.score(
             spec,
             # never the same twice: nothing of an interrupted run is taken up again
+            target=routes.targets()[runtime],
             artifact_identity=f"{TEXT}-{time.time_ns()}",
             adapter_identity=None,
             environment=environment.probe(runtime, threads=1),
             prompts=setting.golden,
-            decode=Decode(context_length=512, stop=(), threads=1),
+            decode=DecodeSettings(context_length=512, stop=(), threads=1),
             limits=cell.CellLimits(deadline_s=1800, memory_gib=16),
             progress=lambda *_: None,
             texts=(text,),

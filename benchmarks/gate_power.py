@@ -26,7 +26,7 @@ from scipy import stats
 from driftline.gate import evaluation, margins
 from driftline.gate.margins import ALPHA, Pairs
 from driftline.project import graph, plan
-from driftline.project.params import ROOT_CELL
+from driftline.project.routes import ROOT_CELL
 from driftline.schema.gate import GatePolicy, GateReport
 from driftline.schema.hops import HopKind
 from tests.factories import asked, project

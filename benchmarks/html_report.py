@@ -26,7 +26,7 @@ from driftline.report.model import ReportInput
 from driftline.schema.answers import Completion, PinnedPrompt
 from driftline.schema.cells import CellSpec
 from driftline.schema.hops import Cause, Split
-from driftline.schema.items import Message
+from driftline.schema.messages import Message
 from driftline.schema.scores import ItemState
 from driftline.schema.text import SourceVocabulary
 from tests.browser.chromium import CHROMIUM, INSTALL

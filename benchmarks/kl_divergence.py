@@ -40,8 +40,9 @@ from driftline.conversions import gguf
 from driftline.drift.statistics import PERCENTILES, RowSample, compare, summarize
 from driftline.errors import ToolError
 from driftline.golden import prompts
+from driftline.project import routes
 from driftline.runtimes import forced
-from driftline.runtimes.base import Decode, Job, TextJob
+from driftline.runtimes.base import DecodeSettings, Job, TextJob
 from driftline.runtimes.llamacpp import LlamaCppRuntime
 from driftline.schema.forced import ForcedSequence
 from driftline.schema.statistics import Estimate
@@ -249,12 +250,13 @@ def _job(artifact: Path) -> Job:
     nothing = artifact / "none"
     return Job(
         runtime="llamacpp",
+        target=routes.targets()["llamacpp"],
         artifact=artifact,
         adapter=None,
         prompts=nothing,
         turn=1,
         journal=nothing,
-        decode=Decode(context_length=CONTEXT, stop=(), threads=1),
+        decode=DecodeSettings(context_length=CONTEXT, stop=(), threads=1),
     )
 
 

@@ -20,9 +20,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from driftline.probe import environment as environments
+from driftline.project import routes
 from driftline.runtimes import registry
-from driftline.runtimes.base import Decode, Job, Runtime
-from driftline.runtimes.worker import Entry
+from driftline.runtimes.base import DecodeSettings, Job, Runtime
+from driftline.runtimes.worker import JournalEntry
 from driftline.schema.answers import PinnedPrompt
 from driftline.schema.values import canonical, load, load_lines
 
@@ -96,7 +98,7 @@ def cell(runtime: Runtime, prompts: Sequence[PinnedPrompt], journal: Path) -> tu
     with journal.open("w", encoding="utf-8") as lines:
         for prompt in prompts:
             completion = runtime.generate(prompt)
-            lines.write(canonical(Entry(completion=completion)) + "\n")
+            lines.write(canonical(JournalEntry(completion=completion)) + "\n")
             lines.flush()
             tokens += len(completion.output_ids)
     return tokens, time.perf_counter() - started
@@ -105,7 +107,7 @@ def cell(runtime: Runtime, prompts: Sequence[PinnedPrompt], journal: Path) -> tu
 def measure(job_file: Path) -> None:
     """Run in the runtime's own interpreter; prints one JSON line."""
     job = load(Job, job_file)
-    runtime = registry.resolve(job.runtime)(job)
+    runtime = registry.resolve(job.target)(job)
     prompts = list(load_lines(PinnedPrompt, job.prompts))
     answers = [runtime.generate(prompt) for prompt in prompts]  # warms up, and counts the tokens
     bare = BARE[job.runtime]
@@ -129,23 +131,25 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     dump_lines(chats[:: len(chats) // PROMPTS][:PROMPTS], folder / "prompts.jsonl")
     job = Job(
         runtime=name,
+        target=routes.targets()[name],
         artifact=ARTIFACTS[name].absolute(),
         adapter=None,
         prompts=folder / "prompts.jsonl",
         turn=1,
         journal=folder / "journal.jsonl",
-        decode=Decode(context_length=512, stop=(), threads=1),
+        decode=DecodeSettings(context_length=512, stop=(), threads=1),
     )
     dump(job, folder / "job.json")
-    python = registry.interpreter(name)
+    software = environments.software_of(name)
+    python = registry.interpreter(name, software)
     if python is None:
-        return {"runtime": name, "missing": registry.RUNTIMES[name].install}
+        return {"runtime": name, "missing": software.install}
     environment = sandbox.environment(
         threads=1,
         cache=folder,
         temporary=folder,
         code=Path(__file__).resolve().parents[1] / "pipeline",
-        extra=registry.RUNTIMES[name].environment,
+        extra=software.environment,
     )
     done = subprocess.run(
         [str(python), "-m", "benchmarks.throughput", str(folder / "job.json")],
@@ -164,7 +168,7 @@ def main() -> None:
         measure(Path(sys.argv[1]))
         return
     print(f"{'runtime':14}{'cell tok/s':>12}{'bare tok/s':>12}{'ratio':>8}")
-    for name in registry.RUNTIMES:
+    for name in routes.targets():
         with tempfile.TemporaryDirectory() as folder:
             found = run(name, Path(folder))
         if "missing" in found:

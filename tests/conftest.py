@@ -9,8 +9,8 @@ import pytest
 
 from driftline.conversions import gguf, mlx
 from driftline.probe import environment
-from driftline.project.params import MlxRecipe
-from driftline.runtimes import registry
+from driftline.project import routes
+from driftline.project.sections.mlx import MlxRecipe
 from tests.paths import ROOT
 
 REQUIRED = tuple(filter(None, os.environ.get("DRIFTLINE_REQUIRED_RUNTIMES", "").split(",")))
@@ -50,7 +50,7 @@ def need(name: str) -> None:
         pytest.fail(message) if name in REQUIRED else pytest.skip(message)
 
 
-@pytest.fixture(scope="session", params=list(registry.RUNTIMES))
+@pytest.fixture(scope="session", params=list(routes.targets()))
 def runtime(request: pytest.FixtureRequest) -> str:
     """Each runtime in turn."""
     name: str = request.param

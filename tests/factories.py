@@ -11,13 +11,15 @@ from driftline.drift.hops import median_divergence
 from driftline.golden.grade import summarize
 from driftline.project import graph, params, plan
 from driftline.project.params import Params
+from driftline.project.routes import ROOT_CELL
 from driftline.report.model import ReportInput
 from driftline.schema.answers import Completion, PinnedPrompt
-from driftline.schema.artifacts import ArtifactKind, ArtifactRecord, Census, FileDigest, Parent
+from driftline.schema.artifacts import ArtifactRecord, Census, FileDigest, Parent
 from driftline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
-from driftline.schema.items import Message
+from driftline.schema.messages import Message
 from driftline.schema.scores import CheckResult, ItemScore, ItemState
 from driftline.store.digest import sha256_text
+from tests.params_data import with_runtimes
 
 PIECES = ("", " the", " a", "|", "`", "\n", '"', "<b>")
 """What token ids 0 to 7 look like; later ids repeat them."""
@@ -44,7 +46,7 @@ def project(**changes: Any) -> Params:
         "distributions": {"top_k": 1024, "corpora": {}},
         "limits": {"threads": 1},
     }
-    return params.parse({**data, **changes}, where="test")
+    return params.parse(with_runtimes({**data, **changes}), where="test")
 
 
 def pinned(evalset: str = "clauses", item: str = "c-1", text: str = "question") -> PinnedPrompt:
@@ -166,7 +168,7 @@ def evidence(
 
 def artifact(
     name: str,
-    kind: ArtifactKind,
+    kind: str,
     conversion: Literal["pin", "merge", "convert", "quantize"],
     *,
     parents: Iterable[ArtifactRecord] = (),
@@ -218,7 +220,7 @@ Verdict = Callable[[CellSpec, PinnedPrompt], ItemState]
 
 def asked(project: Params, cell: CellSpec) -> tuple[str, ...]:
     """The root is scored on all evalsets, the other cells on those of their variant."""
-    if cell.id == params.ROOT_CELL:
+    if cell.id == ROOT_CELL:
         return project.evalset_names
     return project.evalsets[cell.variant]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from tests.params_data import with_runtimes
 from tests.paths import ROOT
 
 ITEMS: list[dict[str, Any]] = [
@@ -140,7 +141,9 @@ def create(folder: Path, *, items: list[dict[str, Any]] | None = None, **changes
     write_items(folder / "evalsets" / "small.jsonl", items or ITEMS)
     (folder / "corpora").mkdir()
     (folder / "corpora" / "notes.txt").write_text(NOTES)
-    (folder / "params.yaml").write_text(yaml.safe_dump({**PARAMS, **changes}, sort_keys=False))
+    (folder / "params.yaml").write_text(
+        yaml.safe_dump(with_runtimes({**PARAMS, **changes}), sort_keys=False)
+    )
     (folder / "artifacts").mkdir()
     (folder / "artifacts" / ".gitignore").write_text("*\n")
     project = Project(folder)

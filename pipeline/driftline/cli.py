@@ -89,8 +89,8 @@ def plan() -> None:
     from driftline.project import plan as planning
 
     project = params.read()
-    for spec in planning.plan(project):
-        click.echo(f"{spec.id:40} dvc repro {planning.stage(project, spec)}")
+    for cell in planning.planned(project):
+        click.echo(f"{cell.spec.id:40} dvc repro {planning.stage(project, cell)}")
 
 
 @main.command()
@@ -109,8 +109,8 @@ def explain(item: str) -> None:
     if not scored.DRIFT.exists():
         raise InputError("nothing has been scored yet", remedy="driftline run")
     commands = {
-        spec.id: f"dvc repro --single-item --force {planning.stage(project, spec)}"
-        for spec in planning.plan(project)
+        cell.spec.id: f"dvc repro --single-item --force {planning.stage(project, cell)}"
+        for cell in planning.planned(project)
     }
     click.echo(explain_item(read(project), item, commands))
 

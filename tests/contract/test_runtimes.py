@@ -13,12 +13,14 @@ import pytest
 from driftline.drift.statistics import distribution_drift
 from driftline.golden import prompts
 from driftline.probe import environment
+from driftline.project import routes
 from driftline.runtimes import cell
-from driftline.runtimes.base import Decode, TextJob
+from driftline.runtimes.base import DecodeSettings, TextJob
 from driftline.schema.answers import PinnedPrompt
 from driftline.schema.cells import CellSpec
 from driftline.schema.forced import ForcedSequence
-from driftline.schema.items import GoldenPrompt, Message
+from driftline.schema.items import GoldenPrompt
+from driftline.schema.messages import Message
 from driftline.schema.values import dump_lines, load_lines
 from driftline.store.distributions import SEQUENCES, Distributions
 from tests.conftest import need
@@ -68,11 +70,12 @@ def score(
     settings = {"context_length": CONTEXT, "stop": (), "threads": 1, **decode}
     return cell.score(
         spec,
+        target=routes.targets()[name],
         artifact_identity="a",
         adapter_identity=None,
         environment=environment.probe(name, threads=1),
         prompts=cell.WORK / "contract-prompts.jsonl",
-        decode=Decode.model_validate(settings),
+        decode=DecodeSettings.model_validate(settings),
         limits=cell.CellLimits(deadline_s=300, memory_gib=16),
         progress=lambda *_: None,
         texts=texts,

@@ -19,7 +19,7 @@ from driftline.counterfactual.control import small_checkpoint
 from driftline.faults.bench import items
 from driftline.faults.catalogue import F32
 from driftline.faults.chain import TEXT, Chain, Recipe, Tampering
-from driftline.project.params import MlxRecipe
+from driftline.project.sections.mlx import MlxRecipe
 from driftline.runtimes.base import Job
 from driftline.runtimes.llamacpp import LlamaCppRuntime
 from driftline.schema.budget import Budget

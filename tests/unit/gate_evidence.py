@@ -8,7 +8,8 @@ from typing import Any
 
 from driftline.evidence.lineage import Evidence
 from driftline.project import graph, plan
-from driftline.project.params import ROOT_CELL, Params
+from driftline.project.params import Params
+from driftline.project.routes import ROOT_CELL
 from driftline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
 from driftline.schema.forced import ForcedFloor, ForcedRecord
 from driftline.schema.hops import Finding, Hop

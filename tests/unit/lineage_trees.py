@@ -16,7 +16,9 @@ from driftline.evidence import lineage
 from driftline.evidence.lineage import Evidence
 from driftline.project import graph, params, plan
 from driftline.project.params import Params
+from driftline.project.routes import ROOT_CELL
 from driftline.schema.artifacts import (
+    BASE,
     ArtifactRecord,
     Census,
     Facts,
@@ -41,6 +43,7 @@ from driftline.store import digest
 from driftline.store.digest import sha256_text
 from driftline.store.facts import listing, part_of
 from tests.factories import asked, project
+from tests.params_data import with_runtimes
 
 STAGES = (
     *("pin", "merge", "convert_gguf", "quantize", "convert_mlx", "prompts", "control"),
@@ -165,7 +168,10 @@ class World:
     def params(self, **changes: Any) -> World:
         """The same with other keys of params.yaml."""
         data = {**self.project.model_dump(mode="json"), **changes}
-        return replace(self, project=params.parse(data, where="test"))
+        if data.keys() & {"vllm"} or changes.keys() & {"variants", "adapters"}:
+            runs = data.pop("runtimes")
+            data.setdefault("vllm", runs["vllm"]["variants"])
+        return replace(self, project=params.parse(with_runtimes(data), where="test"))
 
     def tree(self) -> MemoryTree:
         """All evidence files."""
@@ -238,7 +244,7 @@ class _Build:
 
     def _artifacts(self) -> None:
         source = self._pin("checkpoints/base", "source", self.world.source, self.project.source)
-        merged = {params.BASE: source}
+        merged = {BASE: source}
         for name, location in self.project.adapters.items():
             lora = self._pin(f"adapters/{name}", "adapter", self.world.adapters[name], location)
             merged[name] = self._derive(
@@ -348,8 +354,8 @@ class _Build:
     # -- cells, evalsets, hops
 
     def _cell(self, spec: CellSpec) -> None:
-        world, artifact = self.world, self._made[plan.artifact_of(spec)]
-        adapter = self._made.get(plan.adapter_of(spec))
+        world, artifact = self.world, self._made[spec.artifact_name]
+        adapter = self._made.get(spec.adapter_name)
         outcome = world.outcomes.get(spec.id, Outcome(state="ok"))
         ran = outcome.state in ("ok", "unstable")
         keys = [f"{name}/{item}" for name in self._asked(spec) for item in world.items[name]]
@@ -358,7 +364,7 @@ class _Build:
             items=len(keys), different=world.unstable.get(spec.id, ()), max_logprob_difference=0.0
         )
         items = [self._item(spec, key, answers.get(key)) for key in keys]
-        if ran and spec.id != params.ROOT_CELL:
+        if ran and spec.id != ROOT_CELL:
             items += [self._item(spec, f"notes/window-{n}", None) for n in range(3)]
         prompts = canonical_json([[key, self._pinned(key)] for key in keys])
         record = CellRecord(
@@ -401,7 +407,7 @@ class _Build:
 
     def _item(self, spec: CellSpec, key: str, answer: str | None) -> ItemEvidence:
         corpus = key.startswith("notes/")
-        forced = spec.id != params.ROOT_CELL and (corpus or answer is not None)
+        forced = spec.id != ROOT_CELL and (corpus or answer is not None)
         state = None if corpus or answer is None else self.world.state(spec.id, key)
         text = self._pinned(key) + self.world.reference(key)
         return ItemEvidence(

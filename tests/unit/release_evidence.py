@@ -13,8 +13,9 @@ import yaml
 
 from driftline.evidence import lineage
 from driftline.evidence.lineage import Evidence
-from driftline.project import graph, params, plan
+from driftline.project import graph, plan
 from driftline.project.params import Params
+from driftline.project.sections.location import Location
 from driftline.release.contents import release
 from driftline.schema.artifacts import ArtifactRecord, Facts, FileDigest, Parent
 from driftline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
@@ -57,8 +58,8 @@ SMALL = project(
 """A source in a folder, one adapter: 10 cells."""
 HUB = SMALL.model_copy(
     update={
-        "source": params.Location(repo="acme/clerk", revision=REVISION),
-        "adapters": {"audit": params.Location(repo="acme/audit", revision=ADAPTER_REVISION)},
+        "source": Location(repo="acme/clerk", revision=REVISION),
+        "adapters": {"audit": Location(repo="acme/audit", revision=ADAPTER_REVISION)},
     }
 )
 """The same from the Hub."""
@@ -173,7 +174,7 @@ def artifacts(
     return tuple(_with_facts(record, facts.get(record.name, {})) for record in found)
 
 
-def _pinned(name: str, kind: Any, location: params.Location) -> ArtifactRecord:
+def _pinned(name: str, kind: Any, location: Location) -> ArtifactRecord:
     told = location.model_dump(mode="json", exclude_none=True)
     record = artifact(name, kind, "pin", **told)
     files = (
@@ -232,7 +233,7 @@ def _cell(
     project: Params, spec: CellSpec, outcome: Outcome | None, different: tuple[str, ...]
 ) -> CellRecord:
     by_name = {record.name: record for record in artifacts(project, {})}
-    adapter = by_name[plan.adapter_of(spec)] if spec.adapter else None
+    adapter = by_name[spec.adapter_name] if spec.adapter else None
     ran = outcome is None or outcome.state in ("ok", "unstable")
     asked = project.evalset_names if spec.id == ROOT else project.evalsets[spec.variant]
     floor = NoiseFloor(
@@ -241,7 +242,7 @@ def _cell(
     return CellRecord(
         cell=spec,
         outcome=outcome or Outcome(state="ok"),
-        artifact_identity=by_name[plan.artifact_of(spec)].identity,
+        artifact_identity=by_name[spec.artifact_name].identity,
         adapter_identity=adapter.identity if adapter else None,
         prompts_sha256=sha256_text(f"prompts {spec.variant}"),
         completions_sha256=sha256_text(spec.id) if ran else None,

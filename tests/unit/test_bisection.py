@@ -23,7 +23,7 @@ from driftline.bisect.search import Bad, Found, Mix, interacts
 from driftline.evidence import history
 from driftline.probe import environment
 from driftline.project.params import parse
-from driftline.schema.comparison import InputChange, InputKind
+from driftline.schema.comparison import InputChange
 from tests.paths import ROOT
 
 MOST = 8
@@ -260,7 +260,7 @@ EDITS: list[tuple[dict[str, Any], list[str]]] = [
     ),
     # a recipe that no artifact is made by
     ({"mlx": {**PARAMS["mlx"], "recipes": {**PARAMS["mlx"]["recipes"], "8bit": RECIPE}}}, []),
-    ({"variants": ["audit"], "vllm": []}, ["vllm", "variants"]),
+    ({"variants": ["audit"], "runtimes": {"vllm": {"variants": []}}}, ["runs in vllm", "variants"]),
     ({"decode": {**PARAMS["decode"], "max_new_tokens": 9}}, ["decode"]),
     ({"distributions": {"top_k": 9, "corpora": {"n": {}}}}, ["corpora", "distributions"]),
     ({"evalsets": {**PARAMS["evalsets"], "base": ["sql"]}}, ["evalsets of base"]),
@@ -502,7 +502,7 @@ def check_files(folder: Path, mix: set[str]) -> None:
 
 
 def test_what_no_group_holds_is_not_testable(monkeypatch: pytest.MonkeyPatch) -> None:
-    def change(kind: InputKind, name: str) -> InputChange:
+    def change(kind: str, name: str) -> InputChange:
         return InputChange(kind=kind, name=name, before="1", after="2")
 
     listed = (

@@ -10,6 +10,8 @@ import yaml
 from huggingface_hub import ModelCard, metadata_load
 
 from driftline.project import params
+from driftline.project.sections.location import Location
+from driftline.project.sections.runtimes import RuntimeSettings
 from driftline.release.cards import cards
 from driftline.schema.cells import Outcome
 from driftline.schema.release import ReleaseRecord
@@ -18,7 +20,7 @@ from tests.unit.release_evidence import HUB, MLX, Q8, SMALL, VLLM, made, release
 SKIPPED = Outcome(state="skipped", kind="missing", reason="no package", remedy="pip install x")
 UNSTABLE = Outcome(state="unstable", reason="1 of 4 answers differ on repeat")
 STATES: Any = {Q8: {"pods/p-0": "wrong"}}
-LOCAL_ADAPTER = HUB.model_copy(update={"adapters": {"audit": params.Location(path="models/a")}})
+LOCAL_ADAPTER = HUB.model_copy(update={"adapters": {"audit": Location(path="models/a")}})
 LOCAL_SOURCE = HUB.model_copy(update={"source": SMALL.source})
 
 
@@ -81,7 +83,9 @@ def test_the_hubs_client_reads_the_scores_back(tmp_path: Path) -> None:
 
 
 def test_each_runtime_of_an_artifact_is_a_result_of_its_own(tmp_path: Path) -> None:
-    project = SMALL.model_copy(update={"vllm": ("base", "audit")})
+    project = SMALL.model_copy(
+        update={"runtimes": {**SMALL.runtimes, "vllm": RuntimeSettings(variants=("base", "audit"))}}
+    )
     card = loaded(released(made(project)), "checkpoints/audit", tmp_path)
     cells = [result.metric_config for result in card.data.eval_results]
     assert cells == ["transformers/audit/checkpoint", "vllm/audit/checkpoint"]

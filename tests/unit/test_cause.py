@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from driftline.drift.cause import DECODING_SLACK, NEAR_TIE, Ends, cause, first_difference
 from driftline.drift.evidence import CellEvidence, StoredWeights
-from driftline.project.params import ROOT_CELL
+from driftline.project.routes import ROOT_CELL
 from driftline.schema.answers import Completion
 from driftline.schema.forced import ForcedSequence
 from driftline.schema.hops import Cause

@@ -12,13 +12,14 @@ from driftline.drift.cause import first_difference
 from driftline.drift.evidence import CellEvidence
 from driftline.drift.hops import flip, hop_drift, median_divergence
 from driftline.errors import InputError
-from driftline.project import graph, params, plan
+from driftline.project import graph, plan
+from driftline.project.routes import ROOT_CELL
 from driftline.schema.answers import Completion, PinnedPrompt
 from driftline.schema.hops import DriftReport, Hop, HopDrift
 from driftline.schema.scores import ItemState
 from tests.factories import completion, evidence, project, prompts
 
-ROOT = params.ROOT_CELL
+ROOT = ROOT_CELL
 F32, Q8 = "llamacpp/base/f32", "llamacpp/base/q8_0"
 STATES: tuple[ItemState, ...] = (
     "correct",

@@ -18,7 +18,7 @@ from driftline.drift.evidence import CellEvidence, StoredWeights
 from driftline.drift.findings import findings, reference_findings
 from driftline.drift.hops import hop_drift
 from driftline.drift.statistics import RowSample, paired_scores, summarize
-from driftline.project.params import ROOT_CELL
+from driftline.project.routes import ROOT_CELL
 from driftline.schema.artifacts import Census
 from driftline.schema.hops import Cause, Finding, Hop, HopDrift, HopKind, Split
 from driftline.schema.statistics import DistributionDrift, PairedScores

@@ -29,7 +29,8 @@ from driftline.gate import blessings, evaluation, judgement, margins, policy
 from driftline.gate.margins import ALPHA, Pairs
 from driftline.gate.policy import ALL, Scope
 from driftline.project import params
-from driftline.project.params import ROOT_CELL
+from driftline.project.routes import ROOT_CELL
+from driftline.project.sections.runtimes import RuntimeSettings
 from driftline.schema.cells import Outcome
 from driftline.schema.forced import ForcedFloor
 from driftline.schema.gate import Blessing, GatePolicy, GateReport, GateVerdict, Rule
@@ -426,7 +427,7 @@ class TestRefused:
         limits = PROJECT.limits.model_copy(update={"deadline_s": 7})
         evaluation.check_made_with(PROJECT.model_copy(update={"limits": limits}), found)
         for change in (
-            {"vllm": ()},
+            {"runtimes": {**PROJECT.runtimes, "vllm": RuntimeSettings(variants=())}},
             {"limits": PROJECT.limits.model_copy(update={"threads": 2})},
         ):
             with pytest.raises(RefusedError, match=next(iter(change))):

@@ -16,27 +16,31 @@ from driftline.errors import InputError, RefusedError, ToolError
 from driftline.machines import imported
 from driftline.machines import take as audit
 from driftline.probe import environment
-from driftline.project import params, plan
+from driftline.project import params, plan, routes, tasks
 from driftline.report import machines
 from driftline.report.markdown import render
-from driftline.runtimes import registry
 from driftline.schema.artifacts import Reference
 from driftline.schema.cells import CellRecord, NoiseFloor, Outcome
 from driftline.schema.forced import ForcedRecord
 from driftline.schema.imports import ImportRecord, Machine
+from driftline.schema.tasks import CellTask
 from driftline.schema.values import dump, dump_lines, sealed
-from driftline.store import digest, records
+from driftline.store import digest, environments, needs, records
 from driftline.verify.lock import Entry
 from tests import factories
 from tests.factories import completion, project, prompts, report_input
 
 PROJECT = project(elsewhere=["mlx"])
 SPEC = plan.cell(PROJECT, "mlx", "base", "4bit")
-INPUTS = tuple(
-    Reference(name=name, identity=digest.sha256_text(name))
-    for name in imported.input_names(PROJECT, SPEC)
-)
-WANTED = imported.wanted(PROJECT, SPEC, INPUTS)
+
+
+def task(asking: params.Params, name: str) -> CellTask:
+    return tasks.of(asking, plan.find(asking, name))
+
+
+TASK = task(PROJECT, SPEC.id)
+INPUTS = tuple(Reference(name=name, identity=digest.sha256_text(name)) for name in TASK.inputs)
+WANTED = needs.wanted(TASK, INPUTS)
 OTHER = digest.sha256_text("other")
 REMEDY = "make it again"
 ENVIRONMENT: dict[str, Any] = {
@@ -76,7 +80,7 @@ def write(folder: Path, change: Change = lambda record, _: record) -> CellRecord
             "artifact_identity": WANTED.artifact_identity,
             "prompts_sha256": WANTED.prompts_sha256,
             "inputs": WANTED.inputs,
-            "decode": WANTED.decode,
+            "decode": WANTED.task.decode,
             "completions_sha256": digest.sha256_file(folder / records.COMPLETIONS),
             "environment_sha256": digest.sha256_file(folder / records.ENVIRONMENT),
             "floor": NoiseFloor(items=len(answers), different=(), max_logprob_difference=0.0),
@@ -97,8 +101,8 @@ def bring(record: CellRecord, **changes: Any) -> ImportRecord:
         cell=SPEC.id,
         revision="ab" * 20,
         made_at="mac mini",
-        machine=imported.machine_of(ENVIRONMENT),
-        software=imported.software_of(ENVIRONMENT),
+        machine=environments.machine_of(ENVIRONMENT),
+        software=environments.software_of(ENVIRONMENT),
         artifact_identity=record.artifact_identity,
         adapter_identity=None,
         environment_sha256=record.environment_sha256,
@@ -126,17 +130,17 @@ def updated(**changes: Any) -> CellRecord:
             "artifact_identity": WANTED.artifact_identity,
             "prompts_sha256": WANTED.prompts_sha256,
             "inputs": WANTED.inputs,
-            "decode": WANTED.decode,
+            "decode": WANTED.task.decode,
         }
     )
     return made.model_copy(update=changes)
 
 
 def test_what_was_asked_the_same_of_the_same_is_the_same_cell() -> None:
-    assert imported.mismatches(updated(), WANTED) == ()
+    assert needs.mismatches(updated(), WANTED) == ()
     # where, with which build and which code it ran makes it no other cell
     elsewhere = updated(code_sha256=OTHER, environment_sha256=OTHER, build={"version": "9"})
-    assert imported.mismatches(elsewhere, WANTED) == ()
+    assert needs.mismatches(elsewhere, WANTED) == ()
 
 
 @pytest.mark.parametrize(
@@ -145,14 +149,17 @@ def test_what_was_asked_the_same_of_the_same_is_the_same_cell() -> None:
         ({"artifact_identity": OTHER}, f"artifact_identity: expected {{}}…, found {OTHER[:12]}…"),
         ({"adapter_identity": OTHER}, f"adapter_identity: expected none, found {OTHER[:12]}…"),
         ({"prompts_sha256": OTHER}, f"prompts_sha256: expected {{}}…, found {OTHER[:12]}…"),
-        ({"decode": {**WANTED.decode, "threads": 4}}, "decode.threads: expected 1, found 4"),
+        ({"decode": {**WANTED.task.decode, "threads": 4}}, "decode.threads: expected 1, found 4"),
         (
-            {"decode": {**WANTED.decode, "max_new_tokens": 32}},
+            {"decode": {**WANTED.task.decode, "max_new_tokens": 32}},
             "decode.max_new_tokens: expected 16, found 32",
         ),
-        ({"decode": {**WANTED.decode, "stop": ["a"]}}, 'decode.stop: expected [], found ["a"]'),
         (
-            {"decode": {**WANTED.decode, "temperature": 0.7}},
+            {"decode": {**WANTED.task.decode, "stop": ["a"]}},
+            'decode.stop: expected [], found ["a"]',
+        ),
+        (
+            {"decode": {**WANTED.task.decode, "temperature": 0.7}},
             "decode.temperature: expected none, found 0.7",
         ),
         (
@@ -182,7 +189,7 @@ def test_what_was_asked_the_same_of_the_same_is_the_same_cell() -> None:
     ],
 )
 def test_each_field_that_makes_it_another_cell_is_named(changes: dict[str, Any], line: str) -> None:
-    found = imported.mismatches(updated(**changes), WANTED)
+    found = needs.mismatches(updated(**changes), WANTED)
     assert len(found) == 1
     expected = {
         "artifact_identity": WANTED.artifact_identity,
@@ -194,7 +201,7 @@ def test_each_field_that_makes_it_another_cell_is_named(changes: dict[str, Any],
 
 def test_an_attached_adapter_is_part_of_what_is_wanted() -> None:
     spec = plan.cell(PROJECT, "transformers", "audit", "attached")
-    names = imported.input_names(PROJECT, spec)
+    names = task(PROJECT, spec.id).inputs
     assert names == (
         "checkpoints/base",
         "adapters/audit",
@@ -203,7 +210,7 @@ def test_an_attached_adapter_is_part_of_what_is_wanted() -> None:
         "texts/base",
     )
     inputs = [Reference(name=name, identity=name) for name in names]
-    assert imported.wanted(PROJECT, spec, inputs).adapter_identity == "adapters/audit"
+    assert needs.wanted(task(PROJECT, spec.id), inputs).adapter_identity == "adapters/audit"
 
 
 # ---------------------------------------------------------------------------------- a cell's folder
@@ -332,21 +339,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_runtime_that_is_here_runs_here(home: Path) -> None:
-    wanted = imported.wanted(project(), SPEC, INPUTS)
-    assert imported.not_here(project(), wanted) is None
-    assert imported.mark(project(), SPEC) == ""
+    wanted = needs.wanted(task(project(), SPEC.id), INPUTS)
+    assert imported.not_here(wanted, ()) is None
+    assert imported.origin(SPEC, ()) == ""
 
 
 def test_a_runtime_that_is_elsewhere_is_skipped_with_both_commands(home: Path) -> None:
-    found = imported.not_here(PROJECT, WANTED)
+    found = imported.not_here(WANTED, PROJECT.elsewhere)
     assert found is not None and found.folder is None
     assert (found.outcome.state, found.outcome.kind) == ("skipped", "elsewhere")
     assert found.outcome.reason == "made on another machine, not imported yet"
     assert "driftline run --only mlx" in found.outcome.remedy
     assert "driftline import-cells REV" in found.outcome.remedy
-    assert imported.mark(PROJECT, SPEC) == "elsewhere\n"
+    assert imported.origin(SPEC, PROJECT.elsewhere) == "elsewhere\n"
     here = plan.cell(PROJECT, "llamacpp", "base", "f32")
-    assert imported.mark(PROJECT, here) == ""
+    assert imported.origin(here, PROJECT.elsewhere) == ""
 
 
 def test_the_other_machine_runs_what_it_was_asked_to(
@@ -354,10 +361,10 @@ def test_the_other_machine_runs_what_it_was_asked_to(
 ) -> None:
     bring(write(home / imported.CELL))
     monkeypatch.setenv(imported.ONLY, "vllm,mlx")
-    assert imported.not_here(PROJECT, WANTED) is None
-    assert imported.mark(PROJECT, SPEC) == ""
+    assert imported.not_here(WANTED, PROJECT.elsewhere) is None
+    assert imported.origin(SPEC, PROJECT.elsewhere) == ""
     monkeypatch.setenv(imported.ONLY, "vllm")
-    assert imported.not_here(PROJECT, WANTED) is not None
+    assert imported.not_here(WANTED, PROJECT.elsewhere) is not None
 
 
 @pytest.mark.parametrize("elsewhere", [["mlx"], []])
@@ -367,18 +374,18 @@ def test_an_imported_cell_is_taken_wherever_its_runtime_is(
     record = write(home / imported.CELL)
     made = bring(record)
     asking = project(elsewhere=elsewhere)
-    found = imported.not_here(asking, WANTED)
+    found = imported.not_here(WANTED, asking.elsewhere)
     assert found is not None
     assert (found.folder, found.outcome) == (home / imported.CELL, record.outcome)
-    assert imported.mark(asking, SPEC) == f"import {made.seal}\n"
-    assert imported.used(record) == made
+    assert imported.origin(SPEC, asking.elsewhere) == f"import {made.seal}\n"
+    assert imported.import_of(record) == made
 
 
 def test_an_import_that_matches_no_more_is_skipped_and_names_the_field(home: Path) -> None:
     bring(write(home / imported.CELL))
     decode = {"max_new_tokens": 99, "context_length": 512}
     changed = project(elsewhere=["mlx"], decode=decode)
-    found = imported.not_here(changed, imported.wanted(changed, SPEC, INPUTS))
+    found = imported.not_here(needs.wanted(task(changed, SPEC.id), INPUTS), changed.elsewhere)
     assert found is not None and found.folder is None
     assert (found.outcome.state, found.outcome.kind) == ("skipped", "elsewhere")
     assert "imported from abababababab does not match any more" in found.outcome.reason
@@ -389,7 +396,7 @@ def test_an_import_that_matches_no_more_is_skipped_and_names_the_field(home: Pat
 def test_many_differences_are_counted(home: Path) -> None:
     bring(write(home / imported.CELL))
     inputs = [each.model_copy(update={"identity": OTHER}) for each in INPUTS]
-    found = imported.not_here(PROJECT, imported.wanted(PROJECT, SPEC, inputs))
+    found = imported.not_here(needs.wanted(TASK, inputs), PROJECT.elsewhere)
     assert found is not None
     assert found.outcome.reason.endswith("; 2 more")
 
@@ -399,15 +406,15 @@ def test_an_import_without_its_bytes_says_how_to_get_them(home: Path) -> None:
     bring(record)
     (home / imported.CELL).rename(home / "gone")
     with pytest.raises(InputError, match="only its record") as caught:
-        imported.not_here(PROJECT, WANTED)
+        imported.not_here(WANTED, PROJECT.elsewhere)
     assert f"dvc pull {home}/cell.dvc" in caught.value.remedy
 
 
 def test_a_folder_that_is_not_the_recorded_one_is_refused(home: Path) -> None:
     bring(write(home / imported.CELL), cell_seal=OTHER)
     with pytest.raises(RefusedError, match=f"{OTHER[:12]}…"):
-        imported.not_here(PROJECT, WANTED)
-    assert imported.used(factories.record(SPEC)) is None
+        imported.not_here(WANTED, PROJECT.elsewhere)
+    assert imported.import_of(factories.record(SPEC)) is None
 
 
 def test_an_edited_import_is_refused_wherever_it_is_read(home: Path) -> None:
@@ -415,8 +422,8 @@ def test_an_edited_import_is_refused_wherever_it_is_read(home: Path) -> None:
     path = home / imported.RECORD
     path.write_text(path.read_text().replace("mac mini", "mac pro"))
     for read in (
-        lambda: imported.mark(PROJECT, SPEC),
-        lambda: imported.not_here(PROJECT, WANTED),
+        lambda: imported.origin(SPEC, PROJECT.elsewhere),
+        lambda: imported.not_here(WANTED, PROJECT.elsewhere),
     ):
         with pytest.raises(RefusedError, match="the record was edited") as caught:
             read()
@@ -432,18 +439,18 @@ def test_the_import_of_another_cell_is_refused(home: Path) -> None:
 @pytest.mark.parametrize("form", ["base/checkpoint", "audit/attached"])
 def test_a_reference_cannot_come_from_elsewhere(home: Path, form: str) -> None:
     spec = plan.cell(PROJECT, "transformers", *form.split("/"))
-    assert "it writes the text" in imported.unimportable(PROJECT, spec)
+    assert "it writes the text" in imported.unimportable(task(PROJECT, spec.id))
     other = imported.folder_of(spec.id)
     made = bring(write(home / imported.CELL))
     dump(sealed(made.model_copy(update={"cell": spec.id})), other / imported.RECORD)
-    inputs = [Reference(name=name, identity=name) for name in imported.input_names(PROJECT, spec)]
+    inputs = [Reference(name=name, identity=name) for name in task(PROJECT, spec.id).inputs]
     with pytest.raises(RefusedError, match="has to run here"):
-        imported.not_here(PROJECT, imported.wanted(PROJECT, spec, inputs))
+        imported.not_here(needs.wanted(task(PROJECT, spec.id), inputs), PROJECT.elsewhere)
 
 
 def test_a_merged_checkpoint_in_transformers_could() -> None:
     spec = plan.cell(PROJECT, "transformers", "audit", "checkpoint")
-    assert imported.unimportable(PROJECT, spec) == ""
+    assert imported.unimportable(task(PROJECT, spec.id)) == ""
 
 
 # ------------------------------------------------------------------------------------ params.yaml
@@ -471,7 +478,7 @@ def test_no_adapter_takes_a_name_the_probe_has_a_file_of(name: str) -> None:
 
 
 def test_every_runtime_but_the_reference_can_be_elsewhere() -> None:
-    assert set(params.MOVABLE) == set(registry.RUNTIMES) - {"transformers"}
+    assert set(routes.movable()) == set(routes.targets()) - {"transformers"}
     assert project().elsewhere == ()
 
 
@@ -647,7 +654,7 @@ def test_the_probe_names_the_cpu_the_same_each_time() -> None:
     assert first == second
     if "missing" not in first:
         assert first["cpu"] == first["cpu"].strip()
-        assert imported.machine_of(first).label.startswith(first["system"])
+        assert environments.machine_of(first).label.startswith(first["system"])
 
 
 @pytest.mark.parametrize(
@@ -659,8 +666,8 @@ def test_the_probe_names_the_cpu_the_same_each_time() -> None:
     ],
 )
 def test_a_machine_is_called_what_its_environment_says(found: dict[str, str], label: str) -> None:
-    assert imported.machine_of(found).label == label
+    assert environments.machine_of(found).label == label
 
 
 def test_software_is_named_with_its_version() -> None:
-    assert imported.software_of(ENVIRONMENT) == {"python": "3.11.9", "mlx": "0.32.4"}
+    assert environments.software_of(ENVIRONMENT) == {"python": "3.11.9", "mlx": "0.32.4"}

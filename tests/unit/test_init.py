@@ -22,7 +22,8 @@ from driftline.gate.policy import policy
 from driftline.golden import evalset
 from driftline.project import params
 from driftline.project import plan as cells
-from driftline.project.params import Location, Params
+from driftline.project.params import Params
+from driftline.project.sections.location import Location
 from driftline.schema.gate import GatePolicy
 from driftline.starter import files, places, plan, requirement, writer
 from driftline.starter.plan import Choice
@@ -114,7 +115,7 @@ def test_params_say_what_was_chosen(choice: Choice) -> None:
     assert found.evalset_names == choice.evalsets
     assert found.gguf.quantizations == ("q8_0", "q4_k_m")
     assert len(found.mlx.artifacts) == 1
-    assert found.vllm == ()
+    assert found.runtimes["vllm"].variants == ()
     assert [cell for cell in cells.plan(found) if cell.runtime == "mlx"]
 
 

@@ -110,7 +110,7 @@ ONE_THING: dict[str, tuple[World, str, tuple[str, ...]]] = {
         (),
     ),
     "variants": (WORLD.params(variants=["audit"]), "variants", ("−base",)),
-    "vllm": (WORLD.params(vllm=[]), "vllm", ("−audit",)),
+    "runs in": (WORLD.params(vllm=[]), "runs in vllm", ("−audit",)),
     "decode": (WORLD.params(decode={**DECODE, "max_new_tokens": 32}), "decode max_new_tokens", ()),
     "top k": (
         WORLD.params(distributions={**DISTRIBUTIONS, "top_k": 32}),

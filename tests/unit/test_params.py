@@ -10,6 +10,8 @@ import yaml
 
 from driftline.errors import InputError
 from driftline.project import graph, params, plan
+from driftline.project.routes import ROOT_CELL
+from tests.params_data import with_runtimes
 from tests.paths import ROOT
 
 
@@ -27,7 +29,7 @@ def project(**changes: Any) -> dict[str, Any]:
         "distributions": {"top_k": 64, "corpora": {}},
         "limits": {"threads": 1},
     }
-    return {**data, **changes}
+    return with_runtimes({**data, **changes})
 
 
 def complaint(**changes: Any) -> str:
@@ -38,7 +40,7 @@ def complaint(**changes: Any) -> str:
 
 def test_the_embedded_default_is_valid() -> None:
     found = params.read(ROOT / "params.yaml")
-    assert plan.plan(found)[0].id == params.ROOT_CELL
+    assert plan.plan(found)[0].id == ROOT_CELL
 
 
 def test_every_cell_but_the_root_has_one_parent_that_comes_before_it() -> None:
@@ -52,19 +54,19 @@ def test_every_cell_but_the_root_has_one_parent_that_comes_before_it() -> None:
 def test_hops_follow_the_conversions() -> None:
     found = params.parse(project(), where="test")
     kinds = {hop.child: (hop.parent, hop.kind) for hop in graph.hops(found)}
-    assert kinds["transformers/audit/attached"] == (params.ROOT_CELL, "adapter")
+    assert kinds["transformers/audit/attached"] == (ROOT_CELL, "adapter")
     assert kinds["transformers/audit/checkpoint"] == ("transformers/audit/attached", "merge")
     assert kinds["llamacpp/audit/f32"] == ("transformers/audit/checkpoint", "convert")
     assert kinds["llamacpp/audit/q8_0"] == ("llamacpp/audit/f32", "quantize")
-    assert kinds["mlx/base/4bit"] == (params.ROOT_CELL, "convert")
-    assert kinds["vllm/base/checkpoint"] == (params.ROOT_CELL, "runtime")
+    assert kinds["mlx/base/4bit"] == (ROOT_CELL, "convert")
+    assert kinds["vllm/base/checkpoint"] == (ROOT_CELL, "runtime")
 
 
 def test_stage_names_are_those_dvc_knows() -> None:
     listed = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     found = params.parse(project(), where="test")
-    for spec in plan.plan(found):
-        assert plan.stage(found, spec).partition("@")[0] in listed
+    for cell in plan.planned(found):
+        assert plan.stage(found, cell).partition("@")[0] in listed
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from driftline import __version__
 from driftline.conversions.pin import pin
 from driftline.errors import InputError, RefusedError
-from driftline.project.params import Location
+from driftline.project.sections.location import Location
 from driftline.schema.artifacts import ArtifactRecord
 from driftline.store import digest
 from tests import checkpoints
@@ -30,7 +30,7 @@ import json, sys
 from pathlib import Path
 from driftline.conversions.pin import pin
 from driftline.errors import DriftlineError
-from driftline.project.params import Location
+from driftline.project.sections.location import Location
 from driftline.schema.values import canonical
 
 for line in sys.stdin:

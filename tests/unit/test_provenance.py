@@ -15,7 +15,7 @@ from pydantic import JsonValue, ValidationError
 from driftline.conversions import gguf
 from driftline.counterfactual import gguf as stored
 from driftline.errors import RefusedError, ToolError
-from driftline.project.params import Location
+from driftline.project.sections.location import Location
 from driftline.schema.artifacts import Census
 from driftline.store.digest import sha256_file
 from tests.conftest import need

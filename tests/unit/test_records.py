@@ -18,7 +18,6 @@ from safetensors.numpy import save_file
 
 from driftline.errors import InputError, RefusedError
 from driftline.schema.artifacts import (
-    ArtifactKind,
     ArtifactRecord,
     FileDigest,
     Manifest,
@@ -54,7 +53,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def made(
     name: str,
-    kind: ArtifactKind = "source",
+    kind: str = "source",
     conversion: Literal["pin", "merge"] = "pin",
     *parents: ArtifactRecord,
     weight: float = 1.0,

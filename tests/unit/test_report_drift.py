@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from driftline.drift.summary import summary
-from driftline.project.params import ROOT_CELL
+from driftline.project.routes import ROOT_CELL
 from driftline.report import figures
 from driftline.report.markdown import render
 from driftline.schema.answers import Completion, PinnedPrompt

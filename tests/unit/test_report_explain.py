@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from driftline.errors import InputError
-from driftline.project.params import ROOT_CELL
+from driftline.project.routes import ROOT_CELL
 from driftline.report.explain import explain_item
 from driftline.schema.answers import Completion, PinnedPrompt
 from driftline.schema.cells import CellSpec

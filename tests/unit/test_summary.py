@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from driftline.drift.hops import flip, hop_drift, not_compared
 from driftline.drift.statistics import RowSample, summarize
 from driftline.drift.summary import summary
-from driftline.project.params import ROOT_CELL
+from driftline.project.routes import ROOT_CELL
 from driftline.schema.hops import Cause, Hop, HopDrift, HopKind, Split
 from driftline.schema.scores import ItemState
 from driftline.schema.statistics import DistributionDrift

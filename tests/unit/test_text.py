@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from driftline.drift.evidence import CellEvidence, StoredWeights
 from driftline.drift.text import prompt_difference, text_drift
-from driftline.project.params import ROOT_CELL
+from driftline.project.routes import ROOT_CELL
 from driftline.schema.answers import Completion, PinnedPrompt
 from driftline.schema.text import (
     PromptClass,

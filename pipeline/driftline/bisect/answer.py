@@ -139,7 +139,7 @@ def _run(tree: Tree, mix: Mix, number: int, say: Callable[[str], None]) -> Run:
 
 
 def _stages(question: Question, project: Params) -> tuple[str, ...]:
-    planned = {spec.id: spec for spec in plan.plan(project)}
+    planned = {each.spec.id: each for each in plan.planned(project)}
     for cell in question.cells:
         if cell not in planned:
             raise _CannotRunError(f"this mix has no cell {cell}")

@@ -9,17 +9,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from driftline.bisect.search import Mix
+from driftline.compare.kinds import RUNS_IN
 from driftline.conversions.checkpoint_lint import belongs
+from driftline.project import routes
 from driftline.store.facts import part_of
 
 Key = tuple[str, ...]
 """Where a value is in params.yaml."""
+MADE = tuple(row for row in routes.CONVERSIONS if row.forms)
+"""Conversions whose artifacts params.yaml names."""
+_FORMS: Mapping[Key, str] = {
+    routes.key_of(row.forms): " ".join(routes.key_of(row.forms)) for row in MADE
+}
 KINDS = (
-    "mlx recipe",
-    "mlx artifacts",
-    "gguf quantizations",
-    "gguf outtype",
-    "vllm",
+    *(
+        kind
+        for row in reversed(MADE)
+        for kind in (*((row.given,) if row.recipes else ()), _FORMS[routes.key_of(row.forms)])
+    ),
+    RUNS_IN,
     "variants",
     "evalset",
     "evalsets of",
@@ -43,18 +51,20 @@ had it, and DVC has that already.
 CODE = ("pipeline/driftline/", "dvc.yaml", "probe/dvc.yaml")
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE_KEYS = ("chat_template",)
-_BY_NAME = ("adapters", "evalsets", "gguf", "distributions", "limits")
+_RECIPES = {routes.key_of(row.recipes): row for row in MADE if row.recipes}
+_BY_NAME = (
+    *("adapters", "evalsets", "runtimes", "distributions", "limits"),
+    *(key[0] for key in _FORMS),
+)
 """Sections of params.yaml whose keys are swapped one by one."""
 _NAMED: Mapping[Key, str] = {
-    ("gguf", "outtype"): "gguf outtype",
-    ("gguf", "quantizations"): "gguf quantizations",
-    ("mlx", "artifacts"): "mlx artifacts",
+    **_FORMS,
     ("distributions", "corpora"): "corpora",
     ("limits", "threads"): "limits.threads",
 }
 _NO_INPUT = ("limits", "elsewhere", "gate", "baseline")
 """Sections that say how long, how much and where, and so nothing of what comes out."""
-_ONE_EACH = {"adapters": "adapter", "evalsets": "evalsets of"}
+_ONE_EACH = {"adapters": "adapter", "evalsets": "evalsets of", "runtimes": RUNS_IN}
 
 
 @dataclass(frozen=True)
@@ -125,9 +135,10 @@ def _group_of_key(key: Key, good: Mapping[str, Any], bad: Mapping[str, Any]) -> 
     """Empty for what no result depends on."""
     if key in _NAMED:
         return _NAMED[key]
-    if key[:2] == ("mlx", "recipes"):
-        used = any(key[2] in value_at(side, ("mlx", "artifacts"), ()) for side in (good, bad))
-        return f"mlx recipe {key[2]}" if used else ""
+    if row := _RECIPES.get(key[:2]):
+        forms = routes.key_of(row.forms)
+        is_made = any(key[2] in value_at(side, forms, ()) for side in (good, bad))
+        return f"{row.given} {key[2]}" if is_made else ""
     section, name = key[0], key[-1]
     if section in _NO_INPUT:
         return ""
@@ -192,13 +203,14 @@ def normal(path: str | None) -> str:
 def _keys(params: Mapping[str, Any]) -> Iterator[Key]:
     """The places whose values are swapped whole."""
     for section, value in params.items():
-        if section == "mlx":
-            yield from ((section, name) for name in value if name != "recipes")
-            yield from ((section, "recipes", name) for name in value.get("recipes", ()))
-        elif section in _BY_NAME and isinstance(value, Mapping):
-            yield from ((section, name) for name in value)
-        else:
+        if section not in _BY_NAME or not isinstance(value, Mapping):
             yield (section,)
+            continue
+        for name, below in value.items():
+            if (section, name) in _RECIPES:
+                yield from ((section, name, recipe) for recipe in below or ())
+            else:
+                yield (section, name)
 
 
 def _differing(good: Mapping[str, Any], bad: Mapping[str, Any]) -> list[Key]:

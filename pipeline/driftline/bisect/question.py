@@ -18,8 +18,9 @@ from driftline.errors import InputError, ToolError, did_you_mean
 from driftline.evidence import history
 from driftline.evidence.lineage import Evidence
 from driftline.probe import environment
-from driftline.project import params
-from driftline.project.params import PARAMS_FILE, Params
+from driftline.project import params, routes
+from driftline.project.params import Params
+from driftline.project.sections.reading import PARAMS_FILE
 
 NOT_SWAPPED = ("package", "runtime", "hardware")
 """Kinds of inputs that no file of a commit holds."""
@@ -275,7 +276,7 @@ def _stale(side: Side) -> tuple[str, ...]:
     """A note where the evidence of a commit is not that of its params.yaml."""
     said = f"{side.name}: reports/lineage was made with another params.yaml than the commit's"
     try:
-        made = params.parse(dict(side.evidence.index.params), where=side.name)
+        made = params.parse(dict(side.evidence.params), where=side.name)
     except InputError:
         return (said,)
     return () if made == side.project else (said,)
@@ -294,11 +295,14 @@ def _installed(
     good: Side, bad: Side, targets: tuple[Moved, ...], hop: MovedHop | None
 ) -> Iterator[str]:
     """A note per runtime and commit that was run with other software than is installed."""
-    wanted = {params.ROOT_CELL, *(target.cell for target in targets)}
+    wanted = {routes.ROOT_CELL, *(target.cell for target in targets)}
     wanted |= {hop.parent, hop.child} if hop else set()
     for side in (good, bad):
         runs = {side.evidence.cells[c].cell.runtime: side.evidence.cells[c] for c in wanted}
         for runtime, record in runs.items():
+            if runtime not in routes.targets():
+                yield f"{runtime}, which {side.name} has, is no runtime here"
+                continue
             made = json.loads(side.evidence.environment(record.environment_sha256))
             here = environment.probe(runtime, threads=side.project.limits.threads)
             differing = environment_differences(made, here)

@@ -28,15 +28,17 @@ from driftline.bisect.search import Mix
 from driftline.errors import ToolError
 from driftline.evidence import history
 from driftline.machines import imported
-from driftline.project import params
-from driftline.project.params import PARAMS_FILE, Params
+from driftline.probe import environment
+from driftline.project import params, routes
+from driftline.project.params import Params
+from driftline.project.sections.reading import PARAMS_FILE
 from driftline.schema.values import canonical_json
 from driftline.store import records
 from driftline.verify import objects
 
 LOCAL = Path(".driftline")
 PREFIX = "bisect-"
-ENVIRONMENTS = (".venv", ".venv-vllm")
+ENVIRONMENT = ".venv"
 """Looked for beside the project: a runtime's own software."""
 GIT = ("-c", f"core.hooksPath={os.devnull}", "--literal-pathspecs")
 GRACE_S = 10.0
@@ -208,7 +210,8 @@ def worktree(question: Question) -> Iterator[Tree]:
         folder = tree / history.git("rev-parse", "--show-prefix")
         env = _environment(question, home, folder)
         _share(folder, env)
-        for name in (*ENVIRONMENTS, *_not_in_git(question)):
+        own = (environment.software_of(name).venv for name in routes.targets())
+        for name in (ENVIRONMENT, *filter(None, own), *_not_in_git(question)):
             _link(Path(name), folder / name)
         attempts = records.ARTIFACTS / "attempts"
         if attempts.is_dir():  # a cell that was retried here is not run again there
@@ -232,7 +235,7 @@ def _environment(question: Question, home: Path, folder: Path) -> dict[str, str]
         **({"PYTHONPATH": str(code)} if (code := folder / "pipeline").is_dir() else {}),
         "DVC_SITE_CACHE_DIR": str(home / "site"),
         "DVC_NO_ANALYTICS": "1",
-        imported.ONLY: ",".join(dict.fromkeys(cell.partition("/")[0] for cell in question.cells)),
+        imported.ONLY: ",".join(routes.movable()),
     }
 
 

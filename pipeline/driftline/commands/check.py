@@ -10,8 +10,7 @@ from driftline.evidence import history
 from driftline.gate import judgement, policy
 from driftline.golden import evalset
 from driftline.probe import environment
-from driftline.project import params, plan
-from driftline.runtimes import registry
+from driftline.project import params, plan, routes
 
 
 def project() -> str:
@@ -58,7 +57,7 @@ def exit_code_of_failed_run() -> int:
 def runtimes() -> tuple[list[str], bool]:
     """One block of lines per runtime, and whether all of them are here."""
     lines, complete = [], True
-    for name in registry.RUNTIMES:
+    for name in routes.targets():
         found = environment.probe(name, threads=1)
         if "missing" in found:
             complete = False
@@ -66,7 +65,7 @@ def runtimes() -> tuple[list[str], bool]:
             lines.append(f"         {'':13} install: {found['install']}")
             continue
         lines.append(f"found    {name:13} {_versions(found)}")
-        if found.get("converter_sha256") == "not fetched":
+        if environment.NOT_FETCHED in found.values():
             complete = False
             lines.append(f"         {'':13} GGUF converter missing: driftline fetch-converter")
     return lines, complete

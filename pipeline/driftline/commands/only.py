@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from driftline.errors import InputError, did_you_mean
 from driftline.machines import imported
-from driftline.project import params, plan
-from driftline.schema.cells import CellSpec
+from driftline.project import params, plan, routes, tasks
+from driftline.project.plan import PlannedCell
 from driftline.store import records
 
 
@@ -29,26 +29,28 @@ def run(runtimes: tuple[str, ...], *, force: bool) -> int:
     """
     project = params.read()
     cells = _cells(project, runtimes)
-    _pull({path for spec in cells for path in _read_by(project, spec) if not path.exists()})
-    stages = ["probe/dvc.yaml:probe", *(plan.stage(project, spec) for spec in cells)]
+    read = (path for cell in cells for path in _read_by(tasks.of(project, cell).inputs))
+    _pull({path for path in read if not path.exists()})
+    stages = ["probe/dvc.yaml:probe", *(plan.stage(project, cell) for cell in cells)]
     forced = ["--force"] if force else []
     return _dvc("repro", "--single-item", *forced, *stages, **{imported.ONLY: ",".join(runtimes)})
 
 
-def _cells(project: params.Params, runtimes: tuple[str, ...]) -> list[CellSpec]:
+def _cells(project: params.Params, runtimes: tuple[str, ...]) -> list[PlannedCell]:
+    movable = routes.movable()
     for name in runtimes:
-        if name not in params.MOVABLE:
-            close = did_you_mean(name, params.MOVABLE)
+        if name not in movable:
+            close = did_you_mean(name, movable)
             raise InputError(
-                f'--only: no runtime "{name}"{close}; known: {", ".join(params.MOVABLE)}',
-                remedy="driftline run --only RUNTIME   (Transformers runs on the first machine)",
+                f'--only: no runtime "{name}"{close}; known: {", ".join(movable)}',
+                remedy="driftline run --only RUNTIME   (the reference runs on the first machine)",
             )
-    found = [spec for spec in plan.plan(project) if spec.runtime in runtimes]
-    if not found:
+    cells = [cell for cell in plan.planned(project) if cell.spec.runtime in runtimes]
+    if not cells:
         raise InputError(
             f"--only: this project has no cell in {', '.join(runtimes)}", remedy="driftline plan"
         )
-    return found
+    return cells
 
 
 def _pull(absent: set[Path]) -> None:
@@ -62,9 +64,9 @@ def _pull(absent: set[Path]) -> None:
         )
 
 
-def _read_by(project: params.Params, spec: CellSpec) -> Iterator[Path]:
+def _read_by(inputs: Iterable[str]) -> Iterator[Path]:
     """What DVC tracks of all that a cell reads: artifacts with their records, whole folders."""
-    for name in imported.input_names(project, spec):
+    for name in inputs:
         kind = name.partition("/")[0]
         if kind == "prompts":
             yield records.ARTIFACTS / kind

@@ -7,8 +7,7 @@ from typing import Any
 
 from driftline.compare.sides import Key, Sides, differing, mark, short, there, value_at
 from driftline.evidence.lineage import Evidence
-from driftline.project.params import BASE
-from driftline.schema.artifacts import ArtifactRecord, TensorDigest
+from driftline.schema.artifacts import BASE, ArtifactRecord, TensorDigest
 from driftline.schema.comparison import Detail
 from driftline.store.digest import differences
 from driftline.store.facts import part_of
@@ -76,8 +75,8 @@ def _place(location: Mapping[str, Any]) -> str:
 def source(before: Evidence, after: Evidence) -> Iterator[tuple[Key, Sides]]:
     """The source, part by part, and where it comes from."""
     places = (
-        _place(value_at(before.index.params, "source")),
-        _place(value_at(after.index.params, "source")),
+        _place(value_at(before.params, "source")),
+        _place(value_at(after.params, "source")),
     )
     moved = places[0] != places[1]
     old, new = before.artifacts.get(SOURCE), after.artifacts.get(SOURCE)
@@ -123,7 +122,7 @@ def adapters(before: Evidence, after: Evidence) -> Iterator[tuple[Key, Sides]]:
     for name in sorted(names):
         record = f"{ADAPTERS}{name}"
         old, new = before.artifacts.get(record), after.artifacts.get(record)
-        places = [_place(value_at(side.index.params, "adapters", name)) for side in (before, after)]
+        places = [_place(value_at(side.params, "adapters", name)) for side in (before, after)]
         moved = places[0] != places[1]
         where = (Detail(what="location", before=places[0], after=places[1]),) if moved else ()
         if old is None or new is None:

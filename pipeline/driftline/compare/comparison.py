@@ -22,7 +22,7 @@ from driftline.compare.inputs import Inputs
 from driftline.drift.hops import NO_VERDICT, flip
 from driftline.drift.statistics import holm, paired_scores
 from driftline.evidence.lineage import CELLS, ITEMS, Evidence
-from driftline.project.params import ROOT_CELL
+from driftline.project.routes import ROOT_CELL
 from driftline.schema.cells import CellRecord
 from driftline.schema.comparison import (
     CellComparison,
@@ -176,7 +176,7 @@ class _Cells:
         """What a cell is asked; the root has questions of its own."""
         key = "" if cell == ROOT_CELL else variant
         if key not in self._asked:
-            names = [_asked_of(side.index.params, key) for side in (self.before, self.after)]
+            names = [_asked_of(side.params, key) for side in (self.before, self.after)]
             self._asked[key] = self._between(*names)
         return self._asked[key]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
+from driftline.compare.kinds import RUNS_IN
 from driftline.compare.sides import Key, Sides, differing, mark, short, text_of, there, value_at
 from driftline.evidence.lineage import Evidence
-from driftline.schema.comparison import PRESENT, Detail, InputKind
+from driftline.project import routes
+from driftline.schema.comparison import PRESENT, Detail
 from driftline.schema.lineage import ItemDigest
 from driftline.store.digest import sha256_text
 
@@ -15,19 +17,14 @@ from driftline.store.digest import sha256_text
 def settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[Key, Sides]]:
     """Keys of params.yaml that differ, but for those of which files or software say more."""
     for kind, section in (("merge settings", "merge"), ("decode", "decode")):
-        yield from keys(cast(InputKind, kind), value_at(old, section), value_at(new, section))
-    if (was := value_at(old, "gguf", "outtype")) != (now := value_at(new, "gguf", "outtype")):
-        yield ("gguf outtype", ""), Sides(text_of(was or None), text_of(now or None))
-    was, now = (set(value_at(side, "gguf", "quantizations")) for side in (old, new))
-    for name in sorted(was ^ now):
-        yield ("quantization", name), _presence(name in was, name in now)
-    yield from _recipes(old, new)
-    for kind in ("variants", "vllm"):
-        was, now = set(value_at(old, kind)), set(value_at(new, kind))
-        if was != now:
-            details = tuple(there(n, before=n in was, after=n in now) for n in sorted(was ^ now))
-            sides = [", ".join(sorted(side)) or "none" for side in (was, now)]
-            yield (cast(InputKind, kind), ""), Sides(sides[0], sides[1], details)
+        yield from keys(kind, value_at(old, section), value_at(new, section))
+    for row in routes.CONVERSIONS:
+        if row.forms:
+            yield from _forms(row, old, new)
+    yield from _names(("variants", ""), *(value_at(side, "variants") for side in (old, new)))
+    for name, was, now in differing(value_at(old, "runtimes"), value_at(new, "runtimes")):
+        sides = ((side or {}).get("variants", ()) for side in (was, now))
+        yield from _names((RUNS_IN, name), *sides)
     kept = [
         {key: value for key, value in value_at(side, "distributions").items() if key != "corpora"}
         for side in (old, new)
@@ -36,22 +33,50 @@ def settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[K
     yield from keys("params", *(_others(side) for side in (old, new)))
 
 
-def keys(kind: InputKind, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Any]:
+def keys(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Any]:
     """Every key that differs, as an input of that kind."""
     for key, was, now in differing(old, new):
         yield (kind, key), Sides(text_of(was), text_of(now))
+
+
+def _names(
+    key: Key, before: Collection[str], after: Collection[str]
+) -> Iterator[tuple[Key, Sides]]:
+    """A list of names whose order says nothing."""
+    was, now = set(before), set(after)
+    if was != now:
+        details = tuple(there(n, before=n in was, after=n in now) for n in sorted(was ^ now))
+        sides = [", ".join(sorted(side)) or "none" for side in (was, now)]
+        yield key, Sides(sides[0], sides[1], details)
+
+
+def _forms(
+    row: routes.Conversion, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> Iterator[tuple[Key, Sides]]:
+    """The artifacts of a variant that one conversion makes, and how."""
+    was, now = (value_at(side, *routes.key_of(row.forms)) for side in (old, new))
+    if row.recipes:
+        yield from _recipes(row, old, new)
+    elif isinstance(was, str) or isinstance(now, str):
+        if was != now:
+            yield (row.given, ""), Sides(text_of(was or None), text_of(now or None))
+    else:
+        for name in sorted(set(was) ^ set(now)):
+            yield (row.given, name), _presence(name in was, name in now)
 
 
 def _presence(before: bool, after: bool) -> Sides:
     return Sides(PRESENT if before else "", PRESENT if after else "")
 
 
-def _recipes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[Key, Sides]]:
+def _recipes(
+    row: routes.Conversion, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> Iterator[tuple[Key, Sides]]:
     """Recipes that an artifact is made by, on either side."""
     sides = [
         {
-            name: value_at(side, "mlx", "recipes", name)
-            for name in value_at(side, "mlx", "artifacts")
+            name: value_at(side, *routes.key_of(row.recipes), name)
+            for name in value_at(side, *routes.key_of(row.forms))
         }
         for side in (old, new)
     ]
@@ -61,7 +86,7 @@ def _recipes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[K
             for key, a, b in differing(was or {}, now or {})
             if was and now
         )
-        yield ("mlx recipe", name), Sides(_recipe(was), _recipe(now), tuple(details))
+        yield (row.given, name), Sides(_recipe(was), _recipe(now), tuple(details))
 
 
 def _recipe(recipe: Mapping[str, Any] | None) -> str:
@@ -69,19 +94,19 @@ def _recipe(recipe: Mapping[str, Any] | None) -> str:
     return ", ".join(f"{key} {text_of(value)}" for key, value in said)
 
 
-_HANDLED = ("source", "adapters", "variants", "evalsets", "merge", "vllm", "decode", "limits")
-_HANDLED_WITHIN = {
-    "gguf": ("outtype", "quantizations"),
-    "mlx": ("artifacts", "recipes"),
-    "distributions": ("top_k", "corpora"),
-}
+_HANDLED = ("source", "adapters", "variants", "runtimes", "evalsets", "merge", "decode", "limits")
+_HANDLED_WITHIN: dict[str, set[str]] = {}
+for _row in routes.CONVERSIONS:
+    for _place in filter(None, (_row.forms, _row.recipes)):
+        _section, _key = routes.key_of(_place)
+        _HANDLED_WITHIN.setdefault(_section, set()).add(_key)
 
 
 def _others(params: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of params.yaml that nothing above knows, so that none is ever passed over."""
     found: dict[str, Any] = {}
     for section, value in params.items():
-        within = _HANDLED_WITHIN.get(section, ())
+        within = _HANDLED_WITHIN.get(section, set())
         if section in _HANDLED or section == "distributions":
             continue
         if not isinstance(value, Mapping):
@@ -94,7 +119,7 @@ def _others(params: Mapping[str, Any]) -> dict[str, Any]:
 def evalsets(before: Evidence, after: Evidence) -> Iterator[tuple[Key, Sides]]:
     """Evalsets whose items differ, and variants that are asked others."""
     old, new = ({each.name: each for each in side.index.evalsets} for side in (before, after))
-    asked_old, asked_new = (value_at(side.index.params, "evalsets") for side in (before, after))
+    asked_old, asked_new = (value_at(side.params, "evalsets") for side in (before, after))
     both = sorted(asked_old.keys() & asked_new.keys())
     for name in sorted(old.keys() | new.keys()):
         was, now = old.get(name), new.get(name)
@@ -144,7 +169,7 @@ def corpora(before: Evidence, after: Evidence) -> Iterator[tuple[Key, Sides]]:
     sides = [
         {
             name: {**corpus, "text": side.index.corpora.get(name)}
-            for name, corpus in value_at(side.index.params, "distributions", "corpora").items()
+            for name, corpus in value_at(side.params, "distributions", "corpora").items()
         }
         for side in (before, after)
     ]

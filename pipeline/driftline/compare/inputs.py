@@ -14,19 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import get_args
 
 from driftline.compare import checkpoints, given, software
+from driftline.compare.kinds import KINDS
 from driftline.compare.sides import Key, Sides, differing, value_at
 from driftline.evidence.lineage import Evidence
+from driftline.project import routes
 from driftline.schema.artifacts import ArtifactRecord
-from driftline.schema.comparison import Consequence, InputChange, InputKind
+from driftline.schema.comparison import Consequence, InputChange
 from driftline.store.digest import sha256_text
 
 PIN_READERS = ("package transformers", "package tokenizers", "package python")
 """Software that renders and tokenizes golden prompts."""
-ORDER = {kind: number for number, kind in enumerate(get_args(InputKind))}
-ARTIFACT_ORDER = {kind: n for n, kind in enumerate(("source", "adapter", "merged", "gguf", "mlx"))}
+ORDER = {kind: number for number, kind in enumerate(KINDS)}
+ARTIFACT_ORDER = {kind: number for number, kind in enumerate(routes.artifact_kinds())}
 
 
 def changes(before: Evidence, after: Evidence) -> tuple[InputChange, ...]:
@@ -52,15 +53,13 @@ class Inputs:
     def changes(self) -> tuple[InputChange, ...]:
         """Every input that differs, by kind and then name."""
         before, after = self.before, self.after
-        threads = [
-            value_at(side.index.params, "limits", "threads") or None for side in (before, after)
-        ]
+        threads = [value_at(side.params, "limits", "threads") or None for side in (before, after)]
         found: dict[Key, Sides] = {
             **dict(given.keys("threads", *({"": value} for value in threads))),
             **dict(self._environments.changes()),
             **dict(checkpoints.source(before, after)),
             **dict(checkpoints.adapters(before, after)),
-            **dict(given.settings(before.index.params, after.index.params)),
+            **dict(given.settings(before.params, after.params)),
             **dict(given.evalsets(before, after)),
             **dict(given.corpora(before, after)),
             **dict(software.code(before, after)),
@@ -143,16 +142,11 @@ class Inputs:
             if a and b:
                 found |= self.because(parent) or {f"{parent} (unexplained)"}
         if was.keys() != now.keys():
-            found |= self._of(lambda c: c.kind == "gguf outtype") or {"other parents"}
+            found |= self._of(lambda c: c.kind == _given_of_parent(new)) or {"other parents"}
         return found
 
     def _arguments(self, old: ArtifactRecord, new: ArtifactRecord) -> set[str]:
-        kinds = {
-            "merge": "merge settings",
-            "convert gguf": "gguf outtype",
-            "convert mlx": f"mlx recipe {new.name.rpartition('/')[2]}",
-        }
-        wanted = {kinds.get(software.conversion_of(new))}
+        wanted = {_given(new)}
         told = {key for key, _, _ in differing(old.arguments, new.arguments)}
         # A GGUF says where its source comes from, and which bytes that was.
         if checkpoints.ORIGIN in told:
@@ -188,3 +182,18 @@ class Inputs:
                     after=digests[1],
                     because=tuple(sorted(read | known)),
                 )
+
+
+def _given(record: ArtifactRecord) -> str:
+    """Kind of the input that decides how an artifact is made, or, one of each form, its label."""
+    for row in routes.CONVERSIONS:
+        if (row.step, row.kind) == (record.conversion, record.kind):
+            form = record.name.rpartition("/")[2]
+            return f"{row.given} {form}" if row.recipes else row.given
+    return ""
+
+
+def _given_of_parent(record: ArtifactRecord) -> str:
+    """Kind of the input that names the artifact another of the same kind is made from."""
+    rows = (row for row in routes.CONVERSIONS if row.kind == record.kind and row.step == "convert")
+    return next((row.given for row in rows), "")

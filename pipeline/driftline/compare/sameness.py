@@ -9,7 +9,6 @@ from typing import Any
 from driftline.compare.checkpoints import ORIGIN
 from driftline.errors import InputError, RefusedError, did_you_mean
 from driftline.evidence.lineage import REMEDY, Evidence
-from driftline.project.plan import adapter_of, artifact_of
 from driftline.schema.artifacts import ArtifactRecord, Census
 from driftline.schema.comparison import ConversionFacts, Detail, ModelFacts, StoredFacts
 from driftline.schema.values import canonical, canonical_json
@@ -35,9 +34,9 @@ def facts(evidence: Evidence, cell: str) -> ModelFacts:
             remedy="name it runtime/variant/form: `driftline plan` lists the cells of this project",
         )
     record = evidence.cells[cell]
-    artifact = _record(evidence, artifact_of(record.cell))
+    artifact = _record(evidence, record.cell.artifact_name)
     chain = list(_chain(evidence, artifact))
-    attached = record.adapter_identity if adapter_of(record.cell) else None
+    attached = record.adapter_identity if record.cell.adapter_name else None
     merged = (each.identity for each in chain if each.kind == "adapter")
     return ModelFacts(
         source=next(each.identity for each in chain if each.kind == "source"),

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from driftline.schema.comparison import PRESENT, Detail, InputKind
+from driftline.schema.comparison import PRESENT, Detail
 from driftline.schema.values import canonical_json
 
-Key = tuple[InputKind, str]
+Key = tuple[str, str]
 """Kind and name of an input."""
 K = TypeVar("K")
 

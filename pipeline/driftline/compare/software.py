@@ -9,16 +9,22 @@ from typing import Any
 from driftline.compare.sides import Key, Sides, differing, mark, text_of, there, value_at
 from driftline.errors import RefusedError
 from driftline.evidence.lineage import REMEDY, Evidence
+from driftline.project import routes
 from driftline.schema.artifacts import ArtifactRecord
 from driftline.schema.comparison import Detail
+
+
+def conversion_named(step: str, kind: str) -> str:
+    """What people call a conversion: its step, and what of, where a step makes several kinds."""
+    return f"{step} {kind}" if step == "convert" else step
+
 
 NO_RESULT = ("lineage", "report")
 """Stages that show results and make none."""
 MAKERS = {
-    "merge": ("merge",),
-    "convert_gguf": ("convert", "gguf"),
-    "quantize": ("quantize",),
-    "convert_mlx": ("convert", "mlx"),
+    row.stage: conversion_named(row.step, row.kind)
+    for row in routes.CONVERSIONS
+    if row.step != "pin"
 }
 """Stages whose code matters only where an artifact of that conversion (and kind) is there."""
 TRACKED = (
@@ -192,7 +198,7 @@ def _users(evidence: Evidence) -> dict[str, tuple[str, str]]:
 
 def conversion_of(record: ArtifactRecord) -> str:
     """`merge`, `quantize`, `convert gguf`, `convert mlx`."""
-    return record.conversion + (f" {record.kind}" if record.conversion == "convert" else "")
+    return conversion_named(record.conversion, record.kind)
 
 
 def code(before: Evidence, after: Evidence) -> Iterator[tuple[Key, Sides]]:
@@ -231,6 +237,5 @@ def _makes(stage: str, evidence: Evidence) -> bool:
         runtime = stage.removeprefix("score_")
         return any(cell.cell.runtime == runtime for cell in evidence.cells.values())
     if stage in MAKERS:
-        wanted = " ".join(MAKERS[stage])
-        return any(conversion_of(record) == wanted for record in evidence.artifacts.values())
+        return any(conversion_of(record) == MAKERS[stage] for record in evidence.artifacts.values())
     return True

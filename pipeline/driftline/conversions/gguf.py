@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from driftline.conversions import llama_cpp_source
 from driftline.errors import InputError, RefusedError, ToolError, did_you_mean
-from driftline.project.params import Location
+from driftline.project.sections.location import Location
 from driftline.schema.artifacts import ArtifactRecord, Census
 from driftline.schema.values import Value, canonical_json
 

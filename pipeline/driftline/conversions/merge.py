@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from driftline.errors import RefusedError
 
 if TYPE_CHECKING:
-    from driftline.project.params import Location
+    from driftline.project.sections.location import Location
 
 WEIGHTS = "model.safetensors"
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")

@@ -16,7 +16,7 @@ from driftline.schema.artifacts import ArtifactRecord, Census
 from driftline.store.safetensors_header import safetensors_header
 
 if TYPE_CHECKING:
-    from driftline.project.params import MlxRecipe
+    from driftline.project.sections.mlx import MlxRecipe
 
 _CONFIG_FACTS = ("model_type", "vocab_size", "tie_word_embeddings", "quantization")
 

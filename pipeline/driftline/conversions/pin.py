@@ -33,7 +33,8 @@ from driftline.conversions.checkpoint_lint import (
 )
 from driftline.errors import InputError, RefusedError, ToolError
 from driftline.files import new_directory
-from driftline.project.params import COMMIT, PARAMS_FILE, Location
+from driftline.project.sections.location import COMMIT, Location
+from driftline.project.sections.reading import PARAMS_FILE
 from driftline.schema.artifacts import ArtifactRecord, FileDigest
 from driftline.store import digest
 from driftline.store.safetensors_header import census

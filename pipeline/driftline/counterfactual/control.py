@@ -21,7 +21,7 @@ import numpy as np
 from driftline.conversions import gguf as gguf_conversion
 from driftline.conversions import mlx as mlx_conversion
 from driftline.counterfactual import gguf, mlx, reference
-from driftline.project.params import MlxRecipe
+from driftline.project.sections.mlx import MlxRecipe
 from driftline.schema.weights import ControlRecord
 
 LAYERS = 2

@@ -14,12 +14,19 @@ from driftline.evidence.lineage import (
     Evidence,
     Fault,
 )
-from driftline.schema.artifacts import ArtifactRecord
+from driftline.project import routes
+from driftline.schema.artifacts import BASE, ArtifactRecord
 from driftline.schema.cells import CellRecord
 from driftline.schema.values import canonical_json
 from driftline.store import digest
 
-SOURCE = "checkpoints/base"
+SOURCE = routes.FORMATS["checkpoint"].artifact(BASE, "")
+SAYING_ORIGIN = frozenset(
+    row.kind
+    for row in routes.CONVERSIONS
+    if row.format in routes.FORMATS and routes.FORMATS[row.format].says_origin
+)
+"""Kinds of artifacts whose files name their source."""
 
 
 def faults(evidence: Evidence, doubted: Collection[str] = ()) -> Iterator[Fault]:
@@ -145,8 +152,8 @@ def _parents(record: ArtifactRecord, known: _Known) -> Iterator[str]:
 
 
 def _provenance(record: ArtifactRecord, known: _Known) -> Iterator[str]:
-    """What a GGUF says of where it came from must be where it came from."""
-    if record.kind != "gguf" or record.facts is None:
+    """What files say of where they came from must be where they came from."""
+    if record.kind not in SAYING_ORIGIN or record.facts is None:
         return
     source = known.artifact(SOURCE)
     if source is None or known.doubted(SOURCE):
@@ -159,10 +166,9 @@ def _provenance(record: ArtifactRecord, known: _Known) -> Iterator[str]:
 
 def _cell(cell: CellRecord, known: _Known) -> Iterator[str]:
     """A cell must have run the bytes that the records of its artifacts describe."""
-    ran = {cell.cell.artifact: cell.artifact_identity}
+    names = {cell.cell.artifact_name: cell.artifact_identity}
     if cell.cell.adapter:
-        ran[cell.cell.adapter] = cell.adapter_identity or ""
-    names = {path.removeprefix("artifacts/"): identity for path, identity in ran.items()}
+        names[cell.cell.adapter_name] = cell.adapter_identity or ""
     for name, identity in names.items():
         if problem := known.differs(name, identity):
             yield f"it ran {problem}"

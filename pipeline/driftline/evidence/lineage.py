@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
 from driftline.drift.evidence import CellEvidence
 from driftline.errors import RefusedError
+from driftline.project import params
 from driftline.schema.answers import PinnedPrompt
 from driftline.schema.artifacts import ArtifactRecord, FileDigest, TensorDigest
 from driftline.schema.cells import CellRecord
@@ -20,7 +22,7 @@ from driftline.schema.imports import ImportRecord
 from driftline.schema.items import GoldenPrompt
 from driftline.schema.lineage import HopEvidence, ItemDigest, ItemEvidence, LineageIndex
 from driftline.schema.statistics import DistributionDrift, Estimate, SequenceDrift
-from driftline.schema.values import Sealed, V, canonical, canonical_json, seal_of
+from driftline.schema.values import Sealed, V, canonical, canonical_json, seal_of_data
 from driftline.store.digest import differences, sha256_text
 
 INDEX = "index.json"
@@ -81,6 +83,11 @@ class Evidence:
     def environment(self, sha256: str) -> bytes:
         """What was installed where a record with this `environment_sha256` was made, as JSON."""
         return self.tree.read(f"{ENVIRONMENTS}/{sha256}.json")
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """The parameters of the run, in today's shape whichever version recorded them."""
+        return params.upgraded(self.index.params)
 
     @cached_property
     def hops(self) -> dict[str, HopEvidence]:
@@ -205,7 +212,8 @@ def _parsed(kind: type[S], data: bytes) -> tuple[S | None, str]:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         return None, f"not a record of this version ({where}: {problem['msg']})"
-    seal = seal_of(found)
+    # Of what the file says: a record written before a field was added is as good as it was.
+    seal = seal_of_data(json.loads(data))
     if found.seal != seal:
         return found, f"its seal is {found.seal[:12]}…, its content has {seal[:12]}…"
     return found, ""

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from driftline.drift.evidence import CellEvidence, StoredWeights
 from driftline.errors import RefusedError
-from driftline.project import params, plan
+from driftline.project import params, plan, routes
+from driftline.project.plan import PlannedCell
 from driftline.schema.answers import Completion, PinnedPrompt
 from driftline.schema.artifacts import ArtifactRecord, Reference
-from driftline.schema.cells import CellRecord, CellSpec
+from driftline.schema.cells import CellRecord, CellSpec, cell_id
 from driftline.schema.forced import ForcedRecord
 from driftline.schema.items import GoldenPrompt
 from driftline.schema.scores import ItemScore
@@ -40,7 +41,7 @@ def items() -> dict[str, GoldenPrompt]:
 
 def asked(project: params.Params, cell: CellRecord) -> tuple[str, ...]:
     """The evalsets a cell is scored on: all for the root, else its variant's."""
-    if cell.cell.id == params.ROOT_CELL:
+    if cell.cell.id == routes.ROOT_CELL:
         return project.evalset_names
     return project.evalsets[cell.cell.variant]
 
@@ -79,8 +80,8 @@ def _verified(spec: CellSpec, *, whole: bool) -> CellRecord:
 def _ran(record: CellRecord) -> tuple[Reference, ...]:
     """The artifact a cell says it ran, and the adapter attached to it."""
     said = {
-        plan.artifact_of(record.cell): record.artifact_identity,
-        plan.adapter_of(record.cell): record.adapter_identity or "",
+        record.cell.artifact_name: record.artifact_identity,
+        record.cell.adapter_name: record.adapter_identity or "",
     }
     return tuple(Reference(name=name, identity=each) for name, each in said.items() if name)
 
@@ -120,6 +121,7 @@ def evidence(project: params.Params, *, whole: bool = False) -> Mapping[str, Cel
     scores: dict[str, dict[str, ItemScore]] = {}
     for score in load_lines(ItemScore, SCORES):
         scores.setdefault(score.cell, {})[score.key] = score
+    planned = {cell.spec.id: cell for cell in plan.planned(project)}
     found = cell_records(project, whole=whole)
     kept = {
         record.cell.id: texts.distributions(
@@ -133,8 +135,8 @@ def evidence(project: params.Params, *, whole: bool = False) -> Mapping[str, Cel
             completions=completions(record),
             scores=scores.get(record.cell.id, {}),
             distributions=kept[record.cell.id],
-            weights=_weights(project, record, kept, whole=whole),
-            census=records.read(plan.artifact_of(record.cell)).census,
+            weights=_weights(project, planned[record.cell.id], record, kept, whole=whole),
+            census=records.read(record.cell.artifact_name).census,
         )
         for record in found
     }
@@ -142,30 +144,34 @@ def evidence(project: params.Params, *, whole: bool = False) -> Mapping[str, Cel
 
 def _weights(
     project: params.Params,
+    cell: PlannedCell,
     record: CellRecord,
     kept: Mapping[str, dict[str, Distributions]],
     *,
     whole: bool,
 ) -> StoredWeights | None:
-    """The counterfactual of a cell: its own in the reference runtime, or its artifact's.
+    """The counterfactual of a cell, as its route says; None where its format has none.
 
     Raises:
         RefusedError: it was made of other bytes than the cell ran, or was edited.
     """
-    spec = record.cell
-    if spec.runtime == "transformers":
-        merged = spec.form != "attached" and spec.variant != params.BASE
-        own = _counterfactual(record) if merged else None
+    spec, route = cell.spec, cell.route
+    if route.weights == "itself":
+        own = _counterfactual(record) if route.hop == "merge" else None
         return StoredWeights(kept[spec.id], own, itself=True)
-    if spec.runtime == "vllm":
-        return StoredWeights(kept.get(f"transformers/{spec.variant}/checkpoint", {}))
-    found = _counterfactual(record)
-    home = texts.counterfactual(plan.artifact_of(record.cell))
+    if route.weights == "checkpoint":
+        same = cell_id(routes.REFERENCE, spec.variant, spec.form)
+        return StoredWeights(kept.get(same, {}))
+    if routes.FORMATS[route.format].counterfactual is None:
+        return None
+    counterfactual = _counterfactual(record)
+    home = texts.counterfactual(spec.artifact_name)
     if whole:
-        for text in found.forced:
+        for text in counterfactual.forced:
             _as_recorded(home, text)
     return StoredWeights(
-        texts.distributions(home, found.forced, plan.sources(project, spec)), found
+        texts.distributions(home, counterfactual.forced, plan.sources(project, spec)),
+        counterfactual,
     )
 
 
@@ -183,7 +189,7 @@ def _as_recorded(home: Path, text: ForcedRecord) -> None:
 
 def text_names(project: params.Params) -> tuple[str, ...]:
     """The texts that any cell of the plan is put through, each once."""
-    named = [name for spec in plan.plan(project) for name in plan.texts(project, spec)]
+    named = [name for cell in plan.planned(project) for name in plan.texts(cell)]
     return tuple(dict.fromkeys(named))
 
 
@@ -200,14 +206,14 @@ def artifacts(project: params.Params) -> tuple[ArtifactRecord, ...]:
             ordered[name] = record
 
     for spec in plan.plan(project):
-        for name in (plan.artifact_of(spec), plan.adapter_of(spec)):
+        for name in (spec.artifact_name, spec.adapter_name):
             if name:
                 add(name)
     return tuple(ordered.values())
 
 
 def _counterfactual(record: CellRecord) -> CounterfactualRecord:
-    path = texts.counterfactual(plan.artifact_of(record.cell)) / texts.RECORD
+    path = texts.counterfactual(record.cell.artifact_name) / texts.RECORD
     records.require(path, path.parent)
     found = records.load_sealed(CounterfactualRecord, path)
     if found.artifact_identity != record.artifact_identity:

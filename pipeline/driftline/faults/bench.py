@@ -11,9 +11,10 @@ from driftline.counterfactual.control import small_checkpoint
 from driftline.faults.catalogue import Fault
 from driftline.faults.chain import Chain, Recipe
 from driftline.golden import evalset
-from driftline.project.params import MlxRecipe
+from driftline.project.sections.mlx import MlxRecipe
 from driftline.schema.hops import Blame, Component, DriftReport
-from driftline.schema.items import GoldenPrompt, Message
+from driftline.schema.items import GoldenPrompt
+from driftline.schema.messages import Message
 
 Say = Callable[[str], None]
 

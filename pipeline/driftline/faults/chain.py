@@ -20,11 +20,12 @@ from driftline.drift.analysis import analyse
 from driftline.drift.evidence import CellEvidence, StoredWeights
 from driftline.golden import prompts as pinning
 from driftline.golden.grade import grade
-from driftline.project.params import MlxRecipe
+from driftline.project import routes
+from driftline.project.sections.mlx import MlxRecipe
 from driftline.runtimes import collect, registry, worker
-from driftline.runtimes.base import Decode, Job, Runtime, TextJob
+from driftline.runtimes.base import DecodeSettings, Job, Runtime, TextJob
 from driftline.schema.answers import PinnedPrompt
-from driftline.schema.artifacts import ArtifactKind, ArtifactRecord, Census
+from driftline.schema.artifacts import ArtifactRecord, Census
 from driftline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
 from driftline.schema.forced import ForcedRecord, ForcedSequence
 from driftline.schema.hops import DriftReport, Hop
@@ -211,15 +212,16 @@ class Chain:
         attached = self.recipe.adapter if form == "attached" else None
         job = Job(
             runtime=runtime,
+            target=routes.targets()[runtime],
             artifact=made.root / self._name(cell),
             adapter=attached,
             prompts=home / "prompts.jsonl",
             turn=1,
             journal=home / "journal.jsonl",
-            decode=Decode.model_validate(settings),
+            decode=DecodeSettings.model_validate(settings),
             texts=self._texts(cell),
         )
-        kind = (tampering.runtime if tampering else None) or registry.resolve(runtime)
+        kind = (tampering.runtime if tampering else None) or registry.resolve(job.target)
         events = home / "events.jsonl"
         said = os.open(events, os.O_WRONLY | os.O_CREAT)
         try:
@@ -343,7 +345,7 @@ class Chain:
             self._controls[kind] = control.control(kind, source)
         return self._controls[kind]
 
-    def _record(self, name: str, kind: ArtifactKind) -> ArtifactRecord:
+    def _record(self, name: str, kind: str) -> ArtifactRecord:
         return ArtifactRecord(
             name=name,
             kind=kind,

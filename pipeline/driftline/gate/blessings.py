@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from driftline.errors import InputError, did_you_mean
-from driftline.project import params
+from driftline.project.sections import reading
 from driftline.schema.gate import Blessing, BlessingUse, GateReport, GateVerdict, Verdict
 
 FILE = Path("blessings.yaml")
@@ -29,7 +29,7 @@ def parse(data: Any, *, where: str) -> tuple[Blessing, ...]:
     try:
         return _ENTRIES.validate_python(data or ())
     except ValidationError as error:
-        lines = (params.explain(problem, Blessing) for problem in error.errors())
+        lines = (reading.explain(problem, Blessing) for problem in error.errors())
         raise InputError(
             f"{where}:\n  " + "\n  ".join(lines),
             remedy=f"correct the entries of {where} named above (counted from 0), or accept the "
@@ -70,7 +70,7 @@ def bless(
                 f"{id_} is {row.verdict}: {row.message}; what failed to run is repaired, not "
                 "accepted",
                 remedy=f"{row.look}   (or name the cell under gate.experimental in "
-                f"{params.PARAMS_FILE})",
+                f"{reading.PARAMS_FILE})",
             )
     return tuple(
         Blessing(

@@ -22,7 +22,8 @@ from driftline.gate.rows import row
 from driftline.gate.scores import corrected, intervals
 from driftline.project import params
 from driftline.project.params import Params
-from driftline.project.plan import plan, stage
+from driftline.project.plan import find, plan, stage
+from driftline.project.sections import reading
 from driftline.schema.cells import CellRecord, CellSpec
 from driftline.schema.gate import (
     Blessing,
@@ -143,7 +144,7 @@ def check_made_with(project: Params, evidence: Evidence) -> None:
     differ = [key for key in here if here[key] != there[key]]
     if differ:
         raise RefusedError(
-            f"{evidence.where}: the evidence was made with another {params.PARAMS_FILE}: "
+            f"{evidence.where}: the evidence was made with another {reading.PARAMS_FILE}: "
             f"{', '.join(differ)}",
             remedy="driftline run, then again",
         )
@@ -156,7 +157,7 @@ def _results(project: Params) -> dict[str, Any]:
 
 
 def _project(evidence: Evidence) -> Params:
-    return params.parse(evidence.index.params, where=f"{evidence.where}: params")
+    return params.parse(evidence.params, where=f"{evidence.where}: params")
 
 
 class _Gate:
@@ -248,7 +249,7 @@ class _Gate:
         """The command that scores a cell once more."""
         if name not in self.specs:
             return "driftline run"
-        return f"dvc repro --single-item --force {stage(self.project, self.specs[name])}"
+        return f"dvc repro --single-item --force {stage(self.project, find(self.project, name))}"
 
     def _answers(self, name: str) -> Iterator[GateVerdict]:
         """Prompts without an answer in a required cell that ran: they are nobody's score."""

@@ -15,7 +15,8 @@ from driftline.evidence import history
 from driftline.evidence.lineage import Evidence
 from driftline.gate import blessings, evaluation, policy
 from driftline.project import params
-from driftline.project.params import PARAMS_FILE, Params
+from driftline.project.params import Params
+from driftline.project.sections.reading import PARAMS_FILE
 from driftline.schema.budget import Budget
 from driftline.schema.comparison import Baseline
 from driftline.schema.gate import Blessing, GateReport
@@ -118,7 +119,8 @@ def accepted_at(commit: str | None, *, where: str = "") -> tuple[Blessing, ...]:
 
 def _project(commit: str, name: str) -> Params:
     where = f"{name}:{PARAMS_FILE}"
-    return params.parse(_yaml(_there(commit, PARAMS_FILE), where), where=where)
+    given = _yaml(_there(commit, PARAMS_FILE), where)
+    return params.parse(params.upgraded(given) if isinstance(given, dict) else given, where=where)
 
 
 def _yaml(text: str | None, where: str) -> Any:

@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from pydantic import ValidationError
 
 from driftline.errors import InputError, did_you_mean
-from driftline.project import params
 from driftline.project.params import Params
+from driftline.project.sections import reading
 from driftline.schema.gate import NO_LIMIT, GatePolicy, Rule
 from driftline.schema.hops import HopKind
 
@@ -34,9 +34,9 @@ def policy(project: Params) -> GatePolicy:
     try:
         return GatePolicy.model_validate(project.gate)
     except ValidationError as error:
-        lines = (params.explain(problem, GatePolicy) for problem in error.errors())
+        lines = (reading.explain(problem, GatePolicy) for problem in error.errors())
         raise InputError(
-            f"{params.PARAMS_FILE}:\n  " + "\n  ".join(f"gate.{line}" for line in lines),
+            f"{reading.PARAMS_FILE}:\n  " + "\n  ".join(f"gate.{line}" for line in lines),
             remedy="correct the keys named above (docs/gates.md lists them all)",
         ) from None
 
@@ -56,7 +56,7 @@ def check_names(found: GatePolicy, evalsets: Iterable[str], tags: Iterable[str])
                 raise InputError(
                     f'gate.rules: rule {number} is about {what} "{name}", which no item is of'
                     f"{did_you_mean(name, known)}; known: {', '.join(known) or 'none'}",
-                    remedy=f"correct it in {params.PARAMS_FILE}",
+                    remedy=f"correct it in {reading.PARAMS_FILE}",
                 )
 
 

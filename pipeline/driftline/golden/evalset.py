@@ -23,7 +23,8 @@ from pydantic import TypeAdapter, ValidationError
 from driftline.errors import InputError, did_you_mean
 from driftline.golden.check_faults import check_faults
 from driftline.golden.strict import one_line, parse_json, quoted
-from driftline.schema.items import Check, GoldenPrompt, Message
+from driftline.schema.items import Check, GoldenPrompt
+from driftline.schema.messages import Message
 from driftline.schema.values import Value
 
 FOLDER = Path("evalsets")

@@ -8,23 +8,21 @@ score stage takes that folder instead of running, as long as it is still the sam
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 
 from driftline.errors import DriftlineError, InputError, RefusedError
-from driftline.project import params, plan
 from driftline.schema.answers import Completion
-from driftline.schema.artifacts import Reference
 from driftline.schema.cells import CellRecord, CellSpec, Outcome
-from driftline.schema.imports import ImportRecord, Machine
-from driftline.schema.values import canonical_json, load_lines
-from driftline.store import digest, records
+from driftline.schema.imports import ImportRecord
+from driftline.schema.tasks import CellTask
+from driftline.schema.values import load_lines
+from driftline.store import digest, environments, records
+from driftline.store.needs import Wanted, mismatches, shown
 
 FOLDER = Path("imports")
 RECORD = "import.json"
@@ -33,132 +31,10 @@ ONLY = "DRIFTLINE_ONLY"
 """Environment variable: runtimes that run here whatever params.yaml says, separated by commas."""
 RAN = ("ok", "unstable")
 """Outcomes with answers."""
+ELSEWHERE = "elsewhere"
+"""What `origin` says of a cell that another machine makes and that is not imported yet."""
 SHOWN = 3
 """Differences named in an outcome."""
-
-
-# ------------------------------------------------------------------------------- what is expected
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a cell must have run, read and been asked for to be this project's.
-
-    `inputs` has the artifact first, then the attached adapter if there is one.
-    """
-
-    spec: CellSpec
-    inputs: tuple[Reference, ...]
-    decode: dict[str, JsonValue]
-
-    @property
-    def artifact_identity(self) -> str:
-        """Of the artifact it runs."""
-        return self.inputs[0].identity
-
-    @property
-    def adapter_identity(self) -> str | None:
-        """Of the attached adapter."""
-        return self.inputs[1].identity if self.spec.adapter else None
-
-    @property
-    def prompts_sha256(self) -> str:
-        """Of the file of pinned prompts it answers."""
-        return next(each.identity for each in self.inputs if each.name.startswith("prompts/"))
-
-
-def prompts_of(spec: CellSpec) -> str:
-    """File under `artifacts/prompts` that a cell answers."""
-    return f"{'root' if spec.id == params.ROOT_CELL else spec.variant}.jsonl"
-
-
-def input_names(project: params.Params, spec: CellSpec) -> tuple[str, ...]:
-    """Everything a cell reads, by name under `artifacts/`, the artifact first."""
-    own = spec.id == plan.reference(project, spec.variant)
-    read = (name for name in plan.texts(project, spec) if not own or name != spec.variant)
-    return (
-        plan.artifact_of(spec),
-        *([plan.adapter_of(spec)] if spec.adapter else []),
-        f"prompts/{prompts_of(spec)}",
-        *(["prompts/corpora.json"] if own else []),
-        *(f"texts/{name}" for name in read),
-    )
-
-
-def wanted(
-    project: params.Params, spec: CellSpec, inputs: Iterable[Reference] | None = None
-) -> Wanted:
-    """What `spec` must have been made of.
-
-    Args:
-        project: whose cell it is.
-        spec: the cell.
-        inputs: `input_names` as just verified; without them as their records say.
-
-    Raises:
-        InputError: there is no record of an input.
-        RefusedError: a record was edited.
-    """
-    names = input_names(project, spec)
-    found = inputs or (Reference(name=name, identity=records.current(name)) for name in names)
-    asked = project.decode.model_dump(mode="json")
-    return Wanted(spec, tuple(found), {**asked, "threads": project.limits.threads})
-
-
-# ---------------------------------------------------------------------------- expected and found
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """One field in which a cell's record is not what this project needs."""
-
-    field: str
-    expected: str
-    found: str
-
-    @property
-    def line(self) -> str:
-        """For people."""
-        return f"{self.field}: expected {self.expected}, found {self.found}"
-
-
-def mismatches(record: CellRecord, wanted: Wanted) -> tuple[Mismatch, ...]:
-    """Every field that makes `record` another cell than the one wanted; pure.
-
-    Law: none if and only if the two name the same cell of the same artifact (and adapter), asked
-    the same prompts, teacher-forced through the same texts, with the same decode settings.
-    """
-    spec = wanted.spec.model_dump(mode="json")
-    inputs = {each.name: each.identity for each in wanted.inputs}
-    own = {
-        "artifact_identity": wanted.artifact_identity,
-        "adapter_identity": wanted.adapter_identity,
-        "prompts_sha256": wanted.prompts_sha256,
-    }
-    read = {each.name: each.identity for each in record.inputs}
-    return (
-        *_differing("cell.", spec, record.cell.model_dump(mode="json")),
-        *_differing("", own, {name: getattr(record, name) for name in own}),
-        *_differing("inputs.", inputs, read),
-        *_differing("decode.", wanted.decode, record.decode),
-    )
-
-
-def _differing(
-    prefix: str, expected: Mapping[str, Any], found: Mapping[str, Any]
-) -> Iterator[Mismatch]:
-    for name in dict.fromkeys((*expected, *found)):
-        if name not in expected or name not in found or expected[name] != found[name]:
-            yield Mismatch(prefix + name, _shown(expected, name), _shown(found, name))
-
-
-def _shown(side: Mapping[str, Any], name: str) -> str:
-    value = side.get(name)
-    if name not in side or value is None:
-        return "none"
-    if isinstance(value, str) and len(value) == 64:
-        return f"{value[:12]}…"
-    return canonical_json(value)
 
 
 # ------------------------------------------------------------------------------- a cell's folder
@@ -208,7 +84,7 @@ def _of_files(record: CellRecord) -> Iterator[str]:
     for path, sha256 in said.items():
         if listed.get(path) != sha256:
             both = {"said": sha256, "listed": listed.get(path)}
-            yield f"{path}: expected {_shown(both, 'said')}, found {_shown(both, 'listed')}"
+            yield f"{path}: expected {shown(both, 'said')}, found {shown(both, 'listed')}"
 
 
 def _of_contents(record: CellRecord, folder: Path) -> Iterator[str]:
@@ -222,46 +98,13 @@ def _of_contents(record: CellRecord, folder: Path) -> Iterator[str]:
         items = record.floor.items if record.floor else "none"
         yield f"{records.COMPLETIONS}: expected {items} answers, found {len(answers)}"
     try:
-        ran_in = environment(folder)
+        ran_in = environments.environment(folder)
     except RefusedError as error:
         yield error.message
         return
     if ran_in.get("runtime") != record.cell.runtime or "missing" in ran_in:
         said = f"{ran_in.get('runtime')}, {ran_in.get('missing', 'installed')}"
         yield f"{records.ENVIRONMENT}: expected that of {record.cell.runtime}, found {said}"
-
-
-# --------------------------------------------------------------------------------- environments
-
-
-def environment(folder: Path) -> dict[str, Any]:
-    """What was installed where the cell in `folder` ran; empty when it does not say.
-
-    Raises:
-        RefusedError: the file is there, and no environment.
-    """
-    path = folder / records.ENVIRONMENT
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise RefusedError(f"{records.ENVIRONMENT}: not an environment", remedy="dvc repro")
-    return found
-
-
-def machine_of(environment: Mapping[str, Any]) -> Machine:
-    """Where an environment is."""
-    return Machine(**{name: str(environment.get(name, "")) for name in Machine.model_fields})
-
-
-def software_of(environment: Mapping[str, Any]) -> dict[str, str]:
-    """Versions by name of what an environment's runtime is made of, and of Python."""
-    installed = environment.get("distributions") or {}
-    versions = {name: str(each.get("version", "")) for name, each in installed.items()}
-    return {"python": str(environment.get("python", "")), **versions}
 
 
 # ------------------------------------------------------------------------------------- on disk
@@ -293,7 +136,7 @@ def read(cell: str) -> ImportRecord | None:
     return found
 
 
-def used(record: CellRecord) -> ImportRecord | None:
+def import_of(record: CellRecord) -> ImportRecord | None:
     """The import that a scored cell is, None for a cell that ran here.
 
     Raises:
@@ -311,18 +154,22 @@ def only() -> tuple[str, ...]:
     return tuple(filter(None, os.environ.get(ONLY, "").split(",")))
 
 
-def mark(project: params.Params, spec: CellSpec) -> str:
+def origin(spec: CellSpec, elsewhere: Collection[str]) -> str:
     """What decides where a cell is made, for DVC: empty for one that simply runs here.
+
+    Args:
+        spec: the cell.
+        elsewhere: runtimes whose cells another machine makes.
 
     Raises:
         RefusedError: its import was edited.
     """
     if spec.runtime in only():
         return ""
-    found = read(spec.id)
-    if found is not None:
-        return f"import {found.seal}\n"
-    return "elsewhere\n" if spec.runtime in project.elsewhere else ""
+    record = read(spec.id)
+    if record is not None:
+        return f"import {record.seal}\n"
+    return f"{ELSEWHERE}\n" if spec.runtime in elsewhere else ""
 
 
 @dataclass(frozen=True)
@@ -333,8 +180,12 @@ class NotHere:
     outcome: Outcome
 
 
-def not_here(project: params.Params, wanted: Wanted) -> NotHere | None:
+def not_here(wanted: Wanted, elsewhere: Collection[str]) -> NotHere | None:
     """Whether and how a cell is made without running it; None: it runs here.
+
+    Args:
+        wanted: what it must have been made of.
+        elsewhere: runtimes whose cells another machine makes.
 
     Raises:
         InputError: it was imported, and its bytes are not here.
@@ -345,15 +196,15 @@ def not_here(project: params.Params, wanted: Wanted) -> NotHere | None:
         return None
     found = read(spec.id)
     if found is not None:
-        return _imported(project, wanted, found)
-    if spec.runtime in project.elsewhere:
+        return _imported(wanted, found)
+    if spec.runtime in elsewhere:
         return NotHere(None, _skipped("made on another machine, not imported yet", spec))
     return None
 
 
-def _imported(project: params.Params, wanted: Wanted, found: ImportRecord) -> NotHere:
+def _imported(wanted: Wanted, found: ImportRecord) -> NotHere:
     spec, home = wanted.spec, folder_of(wanted.spec.id)
-    if problem := unimportable(project, spec):
+    if problem := unimportable(wanted.task):
         raise RefusedError(f"{home}: {problem}", remedy=f"git rm -r {home}")
     folder = home / CELL
     if not folder.is_dir():
@@ -379,9 +230,10 @@ def _imported(project: params.Params, wanted: Wanted, found: ImportRecord) -> No
     return NotHere(None, _skipped(f"{origin}: {shown}{more}", spec, here))
 
 
-def unimportable(project: params.Params, spec: CellSpec) -> str:
+def unimportable(task: CellTask) -> str:
     """Why a cell has to run here; empty when it need not."""
-    if spec.id != plan.reference(project, spec.variant):
+    spec = task.cell
+    if not task.writes_text:
         return ""
     return (
         f"{spec.id} is the reference of {spec.variant}: it writes the text that every cell of "

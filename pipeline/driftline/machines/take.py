@@ -17,15 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from driftline.errors import InputError, RefusedError, ToolError, did_you_mean
+from driftline.errors import InputError, RefusedError, ToolError
 from driftline.evidence import history
 from driftline.files import new_directory
 from driftline.machines import imported
-from driftline.project import params, plan
-from driftline.schema.cells import CellRecord, CellSpec, Outcome
+from driftline.project import params, plan, tasks
+from driftline.schema.cells import CellRecord, Outcome
 from driftline.schema.imports import ImportRecord
+from driftline.schema.tasks import CellTask
 from driftline.schema.values import dump, sealed
-from driftline.store import records
+from driftline.store import environments, needs, records
 from driftline.verify import lock as locks
 from driftline.verify import objects
 from driftline.verify.hashes import CHUNK
@@ -92,11 +93,11 @@ def take(revision: str, *, cells: Iterable[str] = (), made_at: str = "") -> tupl
     WORK.mkdir(exist_ok=True)
     with objects.repository() as repo, tempfile.TemporaryDirectory(dir=WORK) as temporary:
         stores, verdicts = Sources(repo), []
-        for number, spec in enumerate(chosen):
-            folder = Path(temporary, str(number))
-            wanted = imported.wanted(project, spec)
+        for number, task in enumerate(chosen):
+            spec, folder = task.cell, Path(temporary, str(number))
+            wanted = needs.wanted(task)
             try:
-                if problem := imported.unimportable(project, spec):
+                if problem := imported.unimportable(task):
                     raise RefusedError(problem, remedy="driftline run")
                 verdicts.append(_found(stores, lock, origin, wanted, folder, asked=bool(named)))
             except RefusedError as error:
@@ -113,7 +114,7 @@ def _found(
     stores: Sources,
     lock: locks.Lock,
     origin: Origin,
-    wanted: imported.Wanted,
+    wanted: needs.Wanted,
     folder: Path,
     *,
     asked: bool,
@@ -144,24 +145,22 @@ def _found(
 # ------------------------------------------------------------------------------------ which cells
 
 
-def _planned(project: params.Params, name: str) -> CellSpec:
-    known = {spec.id: spec for spec in plan.plan(project)}
-    if name not in known:
-        raise InputError(
-            f'no cell "{name}"{did_you_mean(name, known)}',
-            remedy="`driftline plan` lists the cells of this project",
-        )
-    return known[name]
+def _planned(project: params.Params, name: str) -> CellTask:
+    return tasks.of(project, plan.find(project, name))
 
 
-def _lacking(project: params.Params) -> list[CellSpec]:
+def _lacking(project: params.Params) -> list[CellTask]:
     """Planned cells that have no answers here, those that have to run here left out."""
-    ended = {
-        spec: _outcome(records.ARTIFACTS / "cells" / spec.id)
-        for spec in plan.plan(project)
-        if not imported.unimportable(project, spec)
-    }
-    return [spec for spec, how in ended.items() if how is None or how.state not in imported.RAN]
+    return [
+        task
+        for task in tasks.all_of(project)
+        if not imported.unimportable(task) and not _has_answers(task)
+    ]
+
+
+def _has_answers(task: CellTask) -> bool:
+    outcome = _outcome(records.ARTIFACTS / "cells" / task.cell.id)
+    return outcome is not None and outcome.state in imported.RAN
 
 
 def _outcome(folder: Path) -> Outcome | None:
@@ -299,7 +298,7 @@ def listed(listing: bytes, oid: str) -> Iterator[tuple[str, str]]:
 # ------------------------------------------------------------------------------------ its worth
 
 
-def _checked(origin: Origin, wanted: imported.Wanted, folder: Path) -> _Candidate:
+def _checked(origin: Origin, wanted: needs.Wanted, folder: Path) -> _Candidate:
     """The cell in `folder`, which is what its record says and the one that is wanted.
 
     Raises:
@@ -309,21 +308,21 @@ def _checked(origin: Origin, wanted: imported.Wanted, folder: Path) -> _Candidat
     where = origin.where(spec.id)
     again = f"there: driftline run --only {spec.runtime}, git commit, dvc push"
     record = imported.read_cell(folder, where=where, remedy=again)
-    differing = imported.mismatches(record, wanted)
+    differing = needs.mismatches(record, wanted)
     if differing:
         lines = "\n  ".join(each.line for each in differing)
         raise RefusedError(
             f"{where} is another cell than this project's:\n  {lines}",
             remedy=f"there: merge this project's commit, dvc pull, then {again[7:]}",
         )
-    environment = imported.environment(folder)
-    machine = imported.machine_of(environment)
+    environment = environments.environment(folder)
+    machine = environments.machine_of(environment)
     made = ImportRecord(
         cell=spec.id,
         revision=origin.commit,
         made_at=origin.made_at or machine.label or "another machine",
         machine=machine,
-        software=imported.software_of(environment),
+        software=environments.software_of(environment),
         artifact_identity=record.artifact_identity,
         adapter_identity=record.adapter_identity,
         environment_sha256=record.environment_sha256,

@@ -1,8 +1,9 @@
 """The code of every stage: DVC does not follow imports, so the probe does it for DVC.
 
-A stage's code is the import closure of its module inside this package, plus, for a score stage, the
-closure of its runtime's module, which the registry names and the worker imports. A package's
-`__init__.py` counts where something is imported from it by name.
+A stage's code is the import closure of its module inside this package, plus the closure of the
+classes it loads by name: of a score stage the runtime's, of a counterfactual the format's, as the
+table of routes has them. The table itself is no part of it: what a row says reaches a cell through
+its task. A package's `__init__.py` counts where something is imported from it by name.
 """
 
 from __future__ import annotations
@@ -11,24 +12,17 @@ import ast
 import hashlib
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-from driftline.runtimes.registry import RUNTIMES
+from driftline.project import routes
 
 PACKAGE = Path(__file__).resolve().parents[1]
-STAGES = (
-    "pin",
-    "merge",
-    "convert_gguf",
-    "quantize",
-    "convert_mlx",
-    "prompts",
-    "control",
-    "counterfactual",
-    "grade",
-    "drift",
-    "lineage",
-    "report",
+SCORE, COUNTERFACTUAL = "score_", "counterfactual_"
+NOT_LISTED = ("__init__", "probe", "score", "counterfactual")
+"""Stages without a listing of that name: one always runs, two have one for each class they load."""
+STAGES = tuple(
+    sorted(path.stem for path in (PACKAGE / "stages").glob("*.py") if path.stem not in NOT_LISTED)
 )
 
 
@@ -50,17 +44,32 @@ def _imported(path: Path) -> Iterator[Path]:
 
 
 def _module(dotted: str) -> Iterator[Path]:
-    if dotted.partition(".")[0] != PACKAGE.name:
+    parts = dotted.split(".")
+    root = _roots().get(parts[0])
+    if root is None:
         return
-    base = PACKAGE.joinpath(*dotted.split(".")[1:])
+    base = root.joinpath(*parts)
     if base.with_suffix(".py").exists():
         yield base.with_suffix(".py")
     elif (base / "__init__.py").exists():
         yield base / "__init__.py"
 
 
+@cache
+def _roots() -> dict[str, Path]:
+    """Where packages lie whose code is listed, by name: ours, and those that bring a runtime."""
+    found = {PACKAGE.name: PACKAGE.parent}
+    for target in routes.targets().values():
+        top = target.partition(":")[0].partition(".")[0]
+        spec = None if top in found else find_spec(top)
+        if spec is not None and spec.origin is not None:
+            is_package = spec.submodule_search_locations is not None
+            found[top] = Path(spec.origin).resolve().parents[1 if is_package else 0]
+    return found
+
+
 def closure(*modules: str) -> list[Path]:
-    """Import closure of dotted modules inside the package, with the templates a report reads."""
+    """Import closure of dotted modules, with the templates a report reads."""
     waiting = [path for module in modules for path in _module(module)]
     found: set[Path] = set()
     while waiting:
@@ -75,21 +84,54 @@ def closure(*modules: str) -> list[Path]:
 
 
 def code_names() -> tuple[str, ...]:
-    """The names code goes by: a stage's, or `score_<runtime>`."""
-    return (*STAGES, *(f"score_{runtime}" for runtime in RUNTIMES))
+    """The names code goes by: a stage's, `score_<runtime>`, `counterfactual_<format>`."""
+    return tuple(_modules())
 
 
 def code_of_stages() -> dict[str, list[Path]]:
-    """Code by the name its digest goes by: a stage's, or `score_<runtime>`."""
-    found = {name: closure(f"driftline.stages.{name}") for name in STAGES}
-    for runtime, entry in RUNTIMES.items():
-        found[f"score_{runtime}"] = closure("driftline.stages.score", entry.module)
-    return found
+    """Code by the name its digest goes by."""
+    return {name: closure(*modules) for name, modules in _modules().items()}
+
+
+def _modules() -> dict[str, tuple[str, ...]]:
+    """The modules that each name stands for, with all they import."""
+    stages = {name: (f"driftline.stages.{name}",) for name in STAGES}
+    loaders = {
+        name: form.counterfactual
+        for name, form in routes.FORMATS.items()
+        if form.counterfactual is not None
+    }
+    every = tuple(_module_of(target) for target in loaders.values())
+    return {
+        **stages,
+        "control": (*stages["control"], *every),
+        f"{COUNTERFACTUAL}merged": ("driftline.stages.counterfactual",),
+        **{
+            f"{COUNTERFACTUAL}{name}": ("driftline.stages.counterfactual", _module_of(target))
+            for name, target in loaders.items()
+        },
+        **{
+            f"{SCORE}{name}": ("driftline.stages.score", _module_of(target))
+            for name, target in routes.targets().items()
+        },
+    }
+
+
+def _module_of(target: str) -> str:
+    return target.partition(":")[0]
 
 
 def listing(files: list[Path]) -> str:
     """One line per file, as `sha256sum` prints them, with paths from the package's top."""
-    return "".join(f"{_sha256(path)}  {path.relative_to(PACKAGE).as_posix()}\n" for path in files)
+    return "".join(f"{_sha256(path)}  {_name(path)}\n" for path in files)
+
+
+def _name(path: Path) -> str:
+    """A file from its package's top, with the package's name where that is not ours."""
+    if path.is_relative_to(PACKAGE):
+        return path.relative_to(PACKAGE).as_posix()
+    root = next(root for root in _roots().values() if path.is_relative_to(root))
+    return path.relative_to(root).as_posix()
 
 
 @cache

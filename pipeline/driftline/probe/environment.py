@@ -15,37 +15,40 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 
+from driftline.project import routes
 from driftline.runtimes import registry
+from driftline.runtimes.base import Software
 
-CONVERTER_DIGESTS = "share/driftline/llama.cpp-*/SHA256"
+NOT_FETCHED = "not fetched"
+"""Of a file that belongs to an environment and is not there yet."""
 
 
 def probe(name: str, *, threads: int) -> dict[str, Any]:
     """The environment of one runtime, as plain data.
 
     Args:
-        name: a key of `registry.RUNTIMES`.
+        name: of the runtime.
         threads: threads its cells compute with.
 
     Returns:
         versions and a digest of the installed files of each distribution, Python, CPU features and
         threads; or `missing` with the install line.
     """
-    entry = registry.RUNTIMES[name]
-    python = registry.interpreter(name)
+    software = software_of(name)
+    python = registry.interpreter(name, software)
     if python is None:
-        return {"runtime": name, "missing": f"no {entry.venv}", "install": entry.install}
+        return {"runtime": name, "missing": f"no {software.venv}", "install": software.install}
     found = _installed(python)
     versions: dict[str, Any] = {}
-    for alternatives in entry.distributions:
+    for alternatives in software.distributions:
         match = next((wanted for wanted in alternatives if wanted in found), None)
         if match is None:
             missing = f"no package {alternatives[0].replace('_', '-')}"
-            return {"runtime": name, "missing": missing, "install": entry.install}
+            return {"runtime": name, "missing": missing, "install": software.install}
         versions[match] = _describe(found[match])
     result = {
         "runtime": name,
-        "python": platform.python_version() if entry.venv is None else _venv_version(python),
+        "python": platform.python_version() if software.venv is None else _venv_version(python),
         "distributions": versions,
         "machine": platform.machine(),
         "system": platform.system(),
@@ -53,9 +56,13 @@ def probe(name: str, *, threads: int) -> dict[str, Any]:
         "cpu_features": _cpu_features(),
         "threads": threads,
     }
-    if name == "llamacpp":
-        result["converter_sha256"] = _converter_digest(versions["llama_cpp_python"]["version"])
-    return result
+    first = next(iter(versions.values()))["version"]
+    return result | {key: _digest(each, first) for key, each in software.files.items()}
+
+
+def software_of(name: str) -> Software:
+    """What a runtime needs installed, as its class says."""
+    return registry.resolve(routes.targets()[name]).software
 
 
 def _installed(python: Path) -> dict[str, Distribution]:
@@ -124,6 +131,7 @@ def _cpu() -> str:
     return ""
 
 
-def _converter_digest(version: str) -> str:
-    found = Path(sys.prefix, CONVERTER_DIGESTS.replace("*", version))
-    return found.read_text().strip() if found.exists() else "not fetched"
+def _digest(place: str, version: str) -> str:
+    """What a file below the interpreter's prefix says; it is fetched by a command of its own."""
+    path = Path(sys.prefix, place.format(version=version))
+    return path.read_text().strip() if path.exists() else NOT_FETCHED

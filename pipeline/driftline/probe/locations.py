@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from driftline.files import write_text
-from driftline.project.params import Location
+from driftline.project.sections.location import Location
 from driftline.store import digest
 
 SEEN = Path(".driftline/hashes.json")

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from driftline.project.params import ROOT_CELL, Params
-from driftline.project.plan import plan
+from driftline.project import routes
+from driftline.project.params import Params
+from driftline.project.plan import PlannedCell, planned
+from driftline.schema.cells import cell_id
 from driftline.schema.hops import Hop
 
 
 def hops(params: Params) -> tuple[Hop, ...]:
-    """The edges between cells, in the order of `plan`: every cell but the root has one parent."""
-    found = []
-    for spec in plan(params):
-        checkpoint = f"transformers/{spec.variant}/checkpoint"
-        if spec.id == ROOT_CELL:
-            continue
-        if spec.form == "attached":
-            found.append(Hop(parent=ROOT_CELL, child=spec.id, kind="adapter"))
-        elif spec.runtime == "transformers":
-            parent = f"transformers/{spec.variant}/attached"
-            found.append(Hop(parent=parent, child=spec.id, kind="merge"))
-        elif spec.runtime == "vllm":
-            found.append(Hop(parent=checkpoint, child=spec.id, kind="runtime"))
-        elif spec.runtime == "llamacpp" and spec.form != params.gguf.outtype:
-            parent = f"llamacpp/{spec.variant}/{params.gguf.outtype}"
-            found.append(Hop(parent=parent, child=spec.id, kind="quantize"))
-        else:
-            found.append(Hop(parent=checkpoint, child=spec.id, kind="convert"))
-    return tuple(found)
+    """The edges between cells, in the order of the plan: every cell but the root has one parent."""
+    return tuple(hop for cell in planned(params) if (hop := _hop(params, cell)) is not None)
+
+
+def _hop(params: Params, cell: PlannedCell) -> Hop | None:
+    spec, parent, kind = cell.spec, cell.route.parent, cell.route.hop
+    if parent is None or kind is None:
+        return None
+    (form,) = routes.named(params, parent.form) if parent.form else (spec.form,)
+    above = cell_id(parent.runtime, parent.variant or spec.variant, form)
+    return Hop(parent=above, child=spec.id, kind=kind)

@@ -1,25 +1,60 @@
-"""What a project scores: every cell that follows from params.yaml, pure."""
+"""What a project scores: every cell that follows from params.yaml and the table of routes, pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
 from driftline.errors import InputError, did_you_mean
-from driftline.project.params import BASE, ROOT_CELL, Params
-from driftline.schema.cells import CellSpec
+from driftline.project import routes
+from driftline.project.params import Params
+from driftline.project.routes import FORMATS, ROOT_CELL, Route
+from driftline.schema.artifacts import ADAPTERS, ARTIFACTS, BASE
+from driftline.schema.cells import CellSpec, cell_id
 
 
-def artifact_path(kind: str, *names: str) -> str:
-    """Where an artifact lives, relative to the project."""
-    return "/".join(("artifacts", kind, *names))
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell, and the row of the table it follows from."""
+
+    spec: CellSpec
+    route: Route
 
 
-def artifact_of(spec: CellSpec) -> str:
-    """Name of a cell's artifact."""
-    return spec.artifact.removeprefix("artifacts/")
+def planned(params: Params) -> tuple[PlannedCell, ...]:
+    """Every cell of the project, root first, parents before children.
+
+    Rows of one scope go together variant by variant, so that what was made of one variant stands
+    together; runtimes that run an artifact another one runs come last.
+    """
+    grouped = groupby(routes.routes(), key=lambda row: (row.scope, row.hop == "runtime"))
+    return tuple(cell for _, rows in grouped for cell in _of_rows(params, tuple(rows)))
 
 
-def adapter_of(spec: CellSpec) -> str:
-    """Name of a cell's attached adapter; empty when it has none."""
-    return (spec.adapter or "").removeprefix("artifacts/")
+def _of_rows(params: Params, rows: tuple[Route, ...]) -> Iterator[PlannedCell]:
+    for variant in dict.fromkeys(name for row in rows for name in params.variants_of(row)):
+        for row in rows:
+            if variant in params.variants_of(row):
+                for form in routes.named(params, row.forms):
+                    yield PlannedCell(_spec(row, variant, form), row)
+
+
+def _spec(row: Route, variant: str, form: str) -> CellSpec:
+    artifact = FORMATS[row.format].artifact(BASE if row.adapter else variant, form)
+    return CellSpec(
+        id=cell_id(row.runtime, variant, form),
+        runtime=row.runtime,
+        variant=variant,
+        form=form,
+        artifact=f"{ARTIFACTS}/{artifact}",
+        adapter=f"{ARTIFACTS}/{ADAPTERS}/{variant}" if row.adapter else None,
+    )
+
+
+def plan(params: Params) -> tuple[CellSpec, ...]:
+    """Every cell of the project, in the order of `planned`."""
+    return tuple(cell.spec for cell in planned(params))
 
 
 def cell(params: Params, runtime: str, variant: str, form: str) -> CellSpec:
@@ -28,50 +63,41 @@ def cell(params: Params, runtime: str, variant: str, form: str) -> CellSpec:
     Raises:
         InputError: there is no such cell in the plan.
     """
-    wanted = f"{runtime}/{variant}/{form}"
-    for spec in plan(params):
-        if spec.id == wanted:
-            return spec
-    close = did_you_mean(wanted, (spec.id for spec in plan(params)))
-    raise InputError(
-        f'no cell "{wanted}"{close}', remedy="`driftline plan` lists the cells of this project"
-    )
+    return find(params, cell_id(runtime, variant, form)).spec
 
 
-def plan(params: Params) -> tuple[CellSpec, ...]:
-    """Every cell of the project, root first, parents before children."""
-    base = artifact_path("checkpoints", BASE)
-    cells = [_spec("transformers", BASE, "checkpoint", base)]
-    for name in params.adapters:
-        adapter = artifact_path("adapters", name)
-        cells.append(_spec("transformers", name, "attached", base, adapter))
-        merged = artifact_path("checkpoints", name)
-        cells.append(_spec("transformers", name, "checkpoint", merged))
-    for variant in params.variants:
-        for form in (params.gguf.outtype, *params.gguf.quantizations):
-            path = artifact_path("gguf", variant, form)
-            cells.append(_spec("llamacpp", variant, form, path))
-        for form in params.mlx.artifacts:
-            cells.append(_spec("mlx", variant, form, artifact_path("mlx", variant, form)))
-    for variant in params.vllm:
-        path = artifact_path("checkpoints", variant)
-        cells.append(_spec("vllm", variant, "checkpoint", path))
-    return tuple(cells)
+def find(params: Params, name: str) -> PlannedCell:
+    """The planned cell of that id.
+
+    Raises:
+        InputError: there is no such cell in the plan.
+    """
+    known = {each.spec.id: each for each in planned(params)}
+    if name not in known:
+        raise InputError(
+            f'no cell "{name}"{did_you_mean(name, known)}',
+            remedy="`driftline plan` lists the cells of this project",
+        )
+    return known[name]
 
 
 def reference(params: Params, variant: str) -> str:
     """Id of the cell whose greedy answers are a variant's teacher-forced text."""
-    form = "attached" if variant in params.adapters else "checkpoint"
-    return f"transformers/{variant}/{form}"
+    of_source = variant not in params.adapters
+    row = next(
+        row for row in routes.ROUTES if row.writes_text and (row.scope == "source") == of_source
+    )
+    return cell_id(row.runtime, variant, row.forms)
 
 
-def texts(params: Params, spec: CellSpec) -> tuple[str, ...]:
+def texts(cell: PlannedCell) -> tuple[str, ...]:
     """Names of the texts a cell is teacher-forced through.
 
-    Its variant's; a cell with an adapter attached takes the source's as well, because that is where
-    its hop starts.
+    Its variant's; a cell whose hop starts at another variant (an adapter attached to the source)
+    takes that one's as well, to be compared there.
     """
-    return (BASE, spec.variant) if spec.form == "attached" else (spec.variant,)
+    parent, own = cell.route.parent, cell.spec.variant
+    return tuple(dict.fromkeys(((parent and parent.variant) or own, own)))
 
 
 def sources(params: Params, spec: CellSpec) -> tuple[str, ...]:
@@ -80,30 +106,15 @@ def sources(params: Params, spec: CellSpec) -> tuple[str, ...]:
     return (*asked, *params.distributions.corpora)
 
 
-def _spec(
-    runtime: str, variant: str, form: str, artifact: str, adapter: str | None = None
-) -> CellSpec:
-    return CellSpec(
-        id=f"{runtime}/{variant}/{form}",
-        runtime=runtime,
-        variant=variant,
-        form=form,
-        artifact=artifact,
-        adapter=adapter,
-    )
+def prompts_of(spec: CellSpec) -> str:
+    """File under `artifacts/prompts` that a cell answers."""
+    return f"{'root' if spec.id == ROOT_CELL else spec.variant}.jsonl"
 
 
-def stage(params: Params, spec: CellSpec) -> str:
-    """Name of the DVC stage that scores a cell."""
-    if spec.id == ROOT_CELL:
-        return "score_source"
-    if spec.runtime == "llamacpp" and spec.form == params.gguf.outtype:
-        return f"score_gguf@{spec.variant}"
-    named = {
-        "transformers": "score_attached" if spec.form == "attached" else "score_merged",
-        "llamacpp": "score_quantized",
-        "mlx": "score_mlx",
-        "vllm": "score_vllm",
-    }[spec.runtime]
-    form = f"-{spec.form}" if spec.runtime in ("llamacpp", "mlx") else ""
-    return f"{named}@{spec.variant}{form}"
+def stage(params: Params, cell: PlannedCell) -> str:
+    """Name of the DVC stage that scores a cell, as DVC calls the members of a matrix."""
+    spec, row = cell.spec, cell.route
+    if row.scope == "source":
+        return row.stage
+    form = f"-{spec.form}" if routes.listed(params, row.forms) else ""
+    return f"{row.stage}@{spec.variant}{form}"

@@ -17,6 +17,7 @@ from driftline.evidence.lineage import Evidence
 from driftline.gate.policy import any_of
 from driftline.gate.readings import ran
 from driftline.project import params
+from driftline.project.routes import ROOT_CELL
 from driftline.publish import words
 from driftline.report.escape import visible
 from driftline.schema.cells import CellRecord
@@ -259,8 +260,8 @@ def _asked(
     found = [item for item in evidence.items(record.cell.id).values() if item.state is not None]
     yield from found
     if not found and not ran(evidence, record.cell.id):
-        evalsets = params.parse(evidence.index.params, where=evidence.where).evalsets
-        is_root = record.cell.id == params.ROOT_CELL
+        evalsets = params.parse(evidence.params, where=evidence.where).evalsets
+        is_root = record.cell.id == ROOT_CELL
         for name in digests if is_root else evalsets.get(record.cell.variant, ()):
             yield from (ItemEvidence(key=f"{name}/{item}") for item in digests[name])
 

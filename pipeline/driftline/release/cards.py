@@ -14,11 +14,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from driftline.schema.artifacts import ArtifactKind
+from driftline.project import routes
 from driftline.schema.release import ReleasedArtifact, ReleasedCell, ReleaseRecord
 
-SHIPPED: tuple[ArtifactKind, ...] = ("merged", "gguf", "mlx")
-LIBRARIES = {"merged": "transformers", "gguf": "gguf", "mlx": "mlx"}
+LIBRARIES = {
+    row.kind: routes.FORMATS[row.format].library for row in routes.CONVERSIONS if row.shipped
+}
+"""The Hub's name for what loads a shipped artifact, by its kind."""
 TASK = "text-generation"
 PLAIN = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
 """Storage types that quantize nothing."""
@@ -29,7 +31,7 @@ def cards(record: ReleaseRecord) -> dict[str, str]:
     return {
         f"{artifact.name}.md": card(record, artifact)
         for artifact in record.artifacts
-        if artifact.kind in SHIPPED
+        if artifact.kind in LIBRARIES
     }
 
 

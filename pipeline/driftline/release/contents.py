@@ -12,8 +12,8 @@ from pydantic import JsonValue
 
 from driftline.errors import InputError
 from driftline.evidence.lineage import Evidence
-from driftline.project.params import NAME, ROOT_CELL
-from driftline.project.plan import adapter_of, artifact_of
+from driftline.project.params import NAME
+from driftline.project.routes import ROOT_CELL
 from driftline.schema.artifacts import ArtifactRecord
 from driftline.schema.cells import CellRecord
 from driftline.schema.gate import GateReport
@@ -145,8 +145,8 @@ def _cell(record: CellRecord, evidence: Evidence) -> ReleasedCell:
         state=record.outcome.state,
         reason=record.outcome.reason,
         remedy=record.outcome.remedy,
-        artifact=artifact_of(record.cell),
-        adapter=adapter_of(record.cell),
+        artifact=record.cell.artifact_name,
+        adapter=record.cell.adapter_name,
         artifact_identity=record.artifact_identity,
         adapter_identity=record.adapter_identity,
         runtime=record.cell.runtime,

@@ -200,7 +200,7 @@ def _result(cell: CellRecord, tests: Mapping[str, list[str]]) -> str:
 
 
 def _tested(cell: CellRecord, evidence: Evidence) -> Iterator[Json]:
-    artifact, adapter = plan.artifact_of(cell.cell), plan.adapter_of(cell.cell)
+    artifact, adapter = cell.cell.artifact_name, cell.cell.adapter_name
     for name, identity in ((artifact, cell.artifact_identity), (adapter, cell.adapter_identity)):
         if identity:
             made = evidence.artifacts.get(name)
@@ -209,7 +209,7 @@ def _tested(cell: CellRecord, evidence: Evidence) -> Iterator[Json]:
 
 
 def _configuration(cell: CellRecord, evidence: Evidence) -> Iterator[Json]:
-    project = params.parse(evidence.index.params, where=f"{evidence.where}: params")
+    project = params.parse(evidence.params, where=f"{evidence.where}: params")
     asked = plan.sources(project, cell.cell)
     for evalset in evidence.index.evalsets:
         if evalset.name in asked:
@@ -218,9 +218,8 @@ def _configuration(cell: CellRecord, evidence: Evidence) -> Iterator[Json]:
     for name, sha256 in sorted(evidence.index.corpora.items()):
         if name in asked and sha256:
             yield {"name": f"corpus:{name}", "digest": {"sha256": sha256}}
-    prompts = "root" if cell.cell.id == params.ROOT_CELL else cell.cell.variant
     yield {
-        "name": f"artifacts/prompts/{prompts}.jsonl",
+        "name": f"artifacts/prompts/{plan.prompts_of(cell.cell)}",
         "digest": {"sha256": cell.prompts_sha256},
     }
     yield _decode(canonical_json(cell.decode))

@@ -14,7 +14,7 @@ from driftline.project import params
 from driftline.report.model import ReportInput
 from driftline.schema.hops import DriftReport
 from driftline.schema.values import load, load_lines
-from driftline.store import records
+from driftline.store import environments, records
 
 
 def judged(project: params.Params) -> ReportInput:
@@ -64,10 +64,11 @@ def read(project: params.Params) -> ReportInput:
         drift=drift,
         scores=tuple(load_lines(EvalsetScore, scored.SUMMARY)),
         imports={
-            name: used for name, cell in found.items() if (used := imported.used(cell.record))
+            name: used for name, cell in found.items() if (used := imported.import_of(cell.record))
         },
         machines={
-            name: imported.machine_of(imported.environment(scored.CELLS / name)) for name in found
+            name: environments.machine_of(environments.environment(scored.CELLS / name))
+            for name in found
         },
         asked={name: scored.asked(project, cell.record) for name, cell in found.items()},
         item_scores={name: cell.scores for name, cell in found.items()},

@@ -3,8 +3,10 @@
 A runtime is a class with a constructor that loads, `generate`, which answers a prompt, `force`,
 which gives the logits of a fixed text, and `describe`, which says what ran. It runs alone in a
 child process (`driftline.runtimes.worker`), so it may import whatever it likes, inside its methods.
-To add one: copy a module of this folder, name it in `driftline.runtimes.registry`, give it a score
-stage in `dvc.yaml`; the contract suite (`tests/contract`) tells you when you are done.
+To add one: copy a module of this folder, give it a row in `driftline.project.routes` (or, from a
+package of your own, an entry point) and a score stage in `dvc.yaml`; the contract suite
+(`tests/contract`) tells you when you are done. The module is imported to look at the class's data:
+heavy libraries are imported inside its methods.
 
 What every runtime owes:
 
@@ -20,14 +22,15 @@ What every runtime owes:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import JsonValue
 
 from driftline.schema.answers import Completion, PinnedPrompt
+from driftline.schema.cells import Capabilities
 from driftline.schema.values import Value
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Decode(Value):
+class DecodeSettings(Value):
     """Greedy decoding of one cell: there is no temperature."""
 
     context_length: int
@@ -60,17 +63,20 @@ class TextJob(Value):
 class Job(Value):
     """One turn of one cell: what a worker needs to answer every prompt once.
 
+    `target` is the runtime's class, `module:Class`; `runtime` is what it is called.
+
     Turn 1 takes the prompts in order, turn 2, the noise floor, in reverse order in a process of its
     own. Paths are absolute, and stay in the process.
     """
 
     runtime: str
+    target: str
     artifact: Path
     adapter: Path | None
     prompts: Path
     turn: Literal[1, 2]
     journal: Path
-    decode: Decode
+    decode: DecodeSettings
     texts: tuple[TextJob, ...] = ()
 
     @property
@@ -88,6 +94,26 @@ class PromptError(Value):
 
 
 @dataclass(frozen=True)
+class Software:
+    """What a runtime needs installed, looked up in package metadata: nothing is imported for it.
+
+    Attributes:
+        distributions: packages by normalized name; of a tuple's alternatives the first one wins.
+        install: what to type when one is missing.
+        venv: folder beside the project of an environment of its own, None for driftline's.
+        environment: variables that the worker's process must start with.
+        files: digests that belong to the environment: by key, a file below the interpreter's prefix
+            that holds one, with `{version}` for that of the first package.
+    """
+
+    distributions: tuple[tuple[str, ...], ...]
+    install: str
+    venv: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Description:
     """What ran: `build` identifies the software, `settings` are those in force, as plain data."""
 
@@ -102,8 +128,8 @@ class PromptRefusedError(Exception):
 class Runtime(ABC):
     """One loaded artifact in one runtime."""
 
-    adapters: ClassVar[bool] = False
-    """Whether a LoRA adapter can be attached unmerged; a runtime that can't refuses to."""
+    software: ClassVar[Software]
+    capabilities: ClassVar[Capabilities] = Capabilities()
 
     @abstractmethod
     def __init__(self, job: Job) -> None:

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from driftline.runtimes import registry, sandbox
-from driftline.runtimes.base import Decode, Job, PromptError, TextJob
+from driftline.runtimes.base import DecodeSettings, Job, PromptError, Software, TextJob
 from driftline.runtimes.collect import collected
-from driftline.runtimes.worker import Entry, Event, read_journal
+from driftline.runtimes.worker import Event, JournalEntry, read_journal
 from driftline.schema.answers import Completion, PinnedPrompt
 from driftline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
 from driftline.schema.values import canonical, canonical_json, dump, load_lines
@@ -88,11 +88,12 @@ class _Run:
 def score(
     spec: CellSpec,
     *,
+    target: str,
     artifact_identity: str,
     adapter_identity: str | None,
     environment: dict[str, Any],
     prompts: Path,
-    decode: Decode,
+    decode: DecodeSettings,
     limits: CellLimits,
     progress: Progress,
     texts: tuple[TextJob, ...] = (),
@@ -101,6 +102,7 @@ def score(
 
     Args:
         spec: the cell; its paths are relative to the working directory.
+        target: class of its runtime, `module:Class`.
         artifact_identity: dirHash of the artifact, verified by the caller just now.
         adapter_identity: the same of the adapter, if one is attached.
         environment: the runtime's probed environment (`artifacts/env/<runtime>.json`).
@@ -122,11 +124,13 @@ def score(
     }
     key = digest.sha256_text(canonical_json(facts))
     runs = [_Run(turn, WORK / "journals" / f"{key}-{turn}.jsonl") for turn in TURNS]
-    python = registry.interpreter(spec.runtime)
+    kind = registry.resolve(target)
+    python = registry.interpreter(spec.runtime, kind.software)
     if python is None or environment.get("missing"):
-        outcome = _skipped(spec, environment)
+        outcome = _skipped(spec, kind.software, environment)
     else:
-        _run_workers(spec, python, runs, prompts, decode, limits, progress, texts)
+        jobs = {run.turn: _job(spec, target, run, prompts, decode, texts) for run in runs}
+        _run_workers(spec, python, runs, jobs, kind.software, limits, progress)
         outcome = _outcome(spec, runs, limits)
     described = runs[0].done
     record = CellRecord(
@@ -139,6 +143,7 @@ def score(
         floor=None,
         build=(described.build if described else None) or {},
         settings=(described.settings if described else None) or {},
+        capabilities=kind.capabilities,
     )
     folders = [run.journal.with_suffix("") for run in runs]
     if outcome.state != "ok":
@@ -167,7 +172,7 @@ def _text_facts(text: TextJob) -> dict[str, Any]:
     }
 
 
-def _collect(record: CellRecord, turns: list[list[Entry]], order: list[str]) -> CellResult:
+def _collect(record: CellRecord, turns: list[list[JournalEntry]], order: list[str]) -> CellResult:
     first, second = ({entry.key: entry for entry in turn} for turn in turns)
     answered = [first[key] for key in order]
     completions = tuple(entry.completion for entry in answered if entry.completion)
@@ -208,12 +213,33 @@ def noise_floor(first: Iterable[Completion], second: dict[str, Completion | None
     return NoiseFloor(items=items, different=tuple(different), max_logprob_difference=largest)
 
 
-def _skipped(spec: CellSpec, environment: dict[str, Any]) -> Outcome:
+def _skipped(spec: CellSpec, software: Software, environment: dict[str, Any]) -> Outcome:
     return Outcome(
         state="skipped",
         kind="missing",
         reason=f"{spec.runtime} is not installed: {environment.get('missing', 'no interpreter')}",
-        remedy=registry.RUNTIMES[spec.runtime].install,
+        remedy=software.install,
+    )
+
+
+def _job(
+    spec: CellSpec,
+    target: str,
+    run: _Run,
+    prompts: Path,
+    decode: DecodeSettings,
+    texts: tuple[TextJob, ...],
+) -> Job:
+    return Job(
+        runtime=spec.runtime,
+        target=target,
+        artifact=Path(spec.artifact).absolute(),
+        adapter=Path(spec.adapter).absolute() if spec.adapter else None,
+        prompts=prompts.absolute(),
+        turn=run.turn,
+        journal=run.journal.absolute(),
+        decode=decode,
+        texts=texts,
     )
 
 
@@ -221,11 +247,10 @@ def _run_workers(
     spec: CellSpec,
     python: Path,
     runs: list[_Run],
-    prompts: Path,
-    decode: Decode,
+    jobs: Mapping[Turn, Job],
+    software: Software,
     limits: CellLimits,
     progress: Progress,
-    texts: tuple[TextJob, ...],
 ) -> None:
     """Run every turn, `limits.workers` at once; what happens to each is noted in its `_Run`."""
     for folder in ("journals", "jobs", "logs", "cache"):
@@ -235,7 +260,7 @@ def _run_workers(
         with tempfile.TemporaryDirectory() as temporary, ExitStack() as files:
             # All are started before any thread is: nothing but exec may follow a fork.
             started = [
-                _start(spec, python, run, prompts, decode, limits, Path(temporary), files, texts)
+                _start(spec, python, run, jobs[run.turn], software, limits, Path(temporary), files)
                 for run in group
             ]
             with ThreadPoolExecutor(len(group)) as pool:
@@ -246,25 +271,13 @@ def _start(
     spec: CellSpec,
     python: Path,
     run: _Run,
-    prompts: Path,
-    decode: Decode,
+    job: Job,
+    software: Software,
     limits: CellLimits,
     temporary: Path,
     files: ExitStack,
-    texts: tuple[TextJob, ...],
 ) -> tuple[subprocess.Popen[bytes], _Run]:
-    name = f"{spec.id.replace('/', '-')}-{run.turn}"
-    job = Job(
-        runtime=spec.runtime,
-        artifact=Path(spec.artifact).absolute(),
-        adapter=Path(spec.adapter).absolute() if spec.adapter else None,
-        prompts=prompts.absolute(),
-        turn=run.turn,
-        journal=run.journal.absolute(),
-        decode=decode,
-        texts=texts,
-    )
-    job_file = WORK / "jobs" / f"{name}.json"
+    job_file = WORK / "jobs" / f"{spec.file_name}-{run.turn}.json"
     dump(job, job_file)
     own = temporary / str(run.turn)
     own.mkdir()
@@ -274,11 +287,11 @@ def _start(
         stdout=subprocess.PIPE,
         stderr=files.enter_context(_log(spec, run.turn).open("wb")),
         env=sandbox.environment(
-            threads=decode.threads,
+            threads=job.decode.threads,
             cache=(WORK / "cache").absolute(),
             temporary=own,
             code=sandbox.own_code(own),
-            extra=registry.RUNTIMES[spec.runtime].environment,
+            extra=software.environment,
         ),
         preexec_fn=sandbox.confine(limits.memory_gib),  # noqa: PLW1509 - no thread runs yet
         start_new_session=True,
@@ -287,7 +300,7 @@ def _start(
 
 
 def _log(spec: CellSpec, turn: Turn) -> Path:
-    return WORK / "logs" / f"{spec.id.replace('/', '-')}-{turn}.log"
+    return WORK / "logs" / f"{spec.file_name}-{turn}.log"
 
 
 def _watch(

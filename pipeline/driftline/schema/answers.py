@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from driftline.schema.items import Message
+from driftline.schema.messages import Message
 from driftline.schema.values import Value
 
 

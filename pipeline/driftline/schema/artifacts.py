@@ -42,8 +42,13 @@ class Manifest(Sealed):
     files: tuple[FileDigest, ...]
 
 
-ArtifactKind = Literal["source", "adapter", "merged", "gguf", "mlx"]
-Conversion = Literal["pin", "merge", "convert", "quantize"]
+StepName = Literal["pin", "merge", "convert", "quantize"]
+ARTIFACTS = "artifacts"
+"""Folder of a project under which everything lies that stages make."""
+ADAPTERS = "adapters"
+"""Folder below it of pinned adapters."""
+BASE = "base"
+"""The variant that is the source itself, with no adapter."""
 
 
 class Parent(Value):
@@ -99,6 +104,8 @@ class Facts(Value):
 class ArtifactRecord(Sealed):
     """One conversion: what was made, from what, by which tool with which arguments.
 
+    `kind` is one of those in the table of conversions (`project.routes`).
+
     `identity` is the in-toto dirHash of `files` (see `store.digest`). `command` is the stage's
     own; `code_sha256` and `environment_sha256` are the sha256 of `artifacts/code/<stage>` and of
     `artifacts/env/<runtime>.json` it ran with (None where a conversion depends on no environment).
@@ -106,8 +113,8 @@ class ArtifactRecord(Sealed):
 
     schema_version: Literal[2] = 2
     name: str
-    kind: ArtifactKind
-    conversion: Conversion
+    kind: str
+    conversion: StepName
     identity: str
     files: tuple[FileDigest, ...]
     parents: tuple[Parent, ...]

@@ -24,6 +24,26 @@ class CellSpec(Value):
     artifact: str
     adapter: str | None = None
 
+    @property
+    def file_name(self) -> str:
+        """What a file about the cell is called."""
+        return f"{self.runtime}-{self.variant}-{self.form}"
+
+    @property
+    def artifact_name(self) -> str:
+        """Name of its artifact: its place under `artifacts/`."""
+        return self.artifact.removeprefix("artifacts/")
+
+    @property
+    def adapter_name(self) -> str:
+        """Name of the adapter attached to it; empty when it has none."""
+        return (self.adapter or "").removeprefix("artifacts/")
+
+
+def cell_id(runtime: str, variant: str, form: str) -> str:
+    """What a cell is called: the only place where the three are put together."""
+    return f"{runtime}/{variant}/{form}"
+
 
 class Outcome(Value):
     """How scoring a cell ended. Nothing but `ok` carries a score.
@@ -38,6 +58,23 @@ class Outcome(Value):
     reason: str = ""
     remedy: str = ""
     last_item: str = ""
+
+
+class Capabilities(Value):
+    """What a runtime can be asked for; findings ask for a capability, never for a name.
+
+    `distributions`: next-token logits of a text it is given. `log_probs`: those of its own answers.
+    `token_ids`: ids of prompt and answer. `own_template`: it renders chats by itself. `adapters`: a
+    LoRA adapter can be attached unmerged. `exact_products`: on CPU it multiplies stored weights
+    dequantized to float32, so that its arithmetic is the reference's at any number of bits.
+    """
+
+    distributions: bool = True
+    log_probs: bool = True
+    token_ids: bool = True
+    own_template: bool = True
+    adapters: bool = False
+    exact_products: bool = False
 
 
 class NoiseFloor(Value):
@@ -56,7 +93,8 @@ class CellRecord(Sealed):
     artifact, adapter, prompts, texts. `decode` is what was asked for. `outputs` are the other files
     of the cell's folder. `forced` is what it kept of each teacher-forced text, `not_forced` why
     there is nothing though there should be. `code_sha256` and `environment_sha256` are the sha256
-    of `artifacts/code/score_<runtime>` and of the folder's `environment.json`.
+    of `artifacts/code/score_<runtime>` and of the folder's `environment.json`. `capabilities` are
+    those its runtime claims.
     """
 
     schema_version: Literal[2] = 2
@@ -76,3 +114,4 @@ class CellRecord(Sealed):
     environment_sha256: str = ""
     build: dict[str, JsonValue]
     settings: dict[str, JsonValue]
+    capabilities: Capabilities = Capabilities()

@@ -14,29 +14,6 @@ from driftline.schema.values import Value
 PRESENT = "present"
 """What a side of a `Detail` says of a thing that is there and has no value worth showing."""
 
-InputKind = Literal[
-    "source",
-    "adapter",
-    "adapter location",
-    "merge settings",
-    "gguf outtype",
-    "quantization",
-    "mlx recipe",
-    "variants",
-    "vllm",
-    "decode",
-    "distributions",
-    "threads",
-    "evalset",
-    "corpus",
-    "package",
-    "runtime",
-    "hardware",
-    "driftline code",
-    "params",
-]
-"""What a run can be given, in the order in which changes are listed."""
-
 
 class Detail(Value):
     """One part of a change; an empty side means that it is not there, two that it is a remark."""
@@ -56,9 +33,12 @@ class Detail(Value):
 
 
 class InputChange(Value):
-    """One thing that the two runs were given differently; an empty side means: not given."""
+    """One thing that the two runs were given differently; an empty side means: not given.
 
-    kind: InputKind
+    `kind` is one of `compare.kinds.KINDS`.
+    """
+
+    kind: str
     name: str
     before: str
     after: str

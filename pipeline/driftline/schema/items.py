@@ -6,14 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
+from driftline.schema.messages import Message
 from driftline.schema.values import Value
-
-
-class Message(Value):
-    """One chat message."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
 
 
 class _Check(Value):

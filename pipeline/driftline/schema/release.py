@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from driftline.schema.artifacts import ArtifactKind, Census, Conversion, FileDigest, Parent
+from driftline.schema.artifacts import Census, FileDigest, Parent, StepName
 from driftline.schema.cells import NoiseFloor
 from driftline.schema.gate import GateReport
 from driftline.schema.hops import Finding
@@ -29,8 +29,8 @@ class ReleasedArtifact(Value):
     """
 
     name: str
-    kind: ArtifactKind
-    conversion: Conversion
+    kind: str
+    conversion: StepName
     identity: str
     files: tuple[FileDigest, ...]
     parents: tuple[Parent, ...]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +40,16 @@ S = TypeVar("S", bound=Sealed)
 
 def seal_of(value: Sealed) -> str:
     """The seal a record must have, whatever it says it has."""
-    content = value.model_dump(mode="json", exclude={"seal"})
+    return seal_of_data(value.model_dump(mode="json"))
+
+
+def seal_of_data(data: Mapping[str, Any]) -> str:
+    """The same of a record as plain data, with the fields it was written with.
+
+    Raises:
+        ValueError: it holds what no record can, like NaN.
+    """
+    content = {key: value for key, value in data.items() if key != "seal"}
     return hashlib.sha256(canonical_json(content).encode("utf-8", "backslashreplace")).hexdigest()
 
 

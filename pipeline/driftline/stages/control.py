@@ -8,7 +8,9 @@ from __future__ import annotations
 from driftline.counterfactual import control, reference
 from driftline.errors import exits_cleanly
 from driftline.files import new_directory
-from driftline.project import params
+from driftline.project.sections import reading
+from driftline.project.sections.limits import Limits
+from driftline.schema.artifacts import BASE
 from driftline.schema.values import dump, sealed
 from driftline.store import records
 
@@ -18,9 +20,8 @@ CONTROLS = records.ARTIFACTS / "controls"
 @exits_cleanly
 def main() -> None:
     """Try the loader of every kind of artifact this project has."""
-    project = params.read()
-    source = records.verified(f"checkpoints/{params.BASE}")
-    reference.prepare(project.limits.threads)
+    source = records.verified(f"checkpoints/{BASE}")
+    reference.prepare(reading.section(Limits, "limits").threads)
     with new_directory(CONTROLS) as folder:
         for kind in control.KINDS:
             found = control.control(kind, records.ARTIFACTS / source.name)

@@ -10,8 +10,10 @@ import sys
 from driftline.conversions import gguf
 from driftline.errors import exits_cleanly
 from driftline.files import new_directory
-from driftline.project import params
-from driftline.schema.artifacts import ArtifactRecord
+from driftline.project.sections import reading
+from driftline.project.sections.gguf import Gguf
+from driftline.project.sections.location import Location
+from driftline.schema.artifacts import BASE, ArtifactRecord
 from driftline.store import records
 
 
@@ -19,10 +21,10 @@ from driftline.store import records
 def main() -> None:
     """Convert the variant the command line names."""
     variant = sys.argv[1]
-    project = params.read()
-    outtype = project.gguf.outtype
+    outtype = reading.section(Gguf, "gguf").outtype
+    location = reading.section(Location, "source")
     parent = records.verified(f"checkpoints/{variant}")
-    origin = gguf.origin(project.source, _source(parent), variant if parent.parents else None)
+    origin = gguf.origin(location, _source(parent), variant if parent.parents else None)
     name = f"gguf/{variant}/{outtype}"
     with new_directory(records.ARTIFACTS / name) as folder:
         arguments = gguf.convert(
@@ -47,7 +49,7 @@ def main() -> None:
 def _source(checkpoint: ArtifactRecord) -> str:
     """Identity of the source a checkpoint is or was merged from."""
     merged_from = {parent.name: parent.identity for parent in checkpoint.parents}
-    return merged_from.get(f"checkpoints/{params.BASE}", checkpoint.identity)
+    return merged_from.get(f"checkpoints/{BASE}", checkpoint.identity)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from typing import Any, cast
 from driftline.conversions import mlx
 from driftline.errors import exits_cleanly
 from driftline.files import new_directory
-from driftline.project import params
+from driftline.project.sections import reading
+from driftline.project.sections.mlx import MlxRecipe
 from driftline.store import records
 
 
@@ -25,9 +26,8 @@ def main() -> None:
     name = f"mlx/{variant}/{recipe}"
     with new_directory(records.ARTIFACTS / name) as folder:
         folder.rmdir()  # mlx-lm wants to make it
-        arguments = mlx.convert(
-            records.ARTIFACTS / parent.name, folder, params.read().mlx.recipes[recipe]
-        )
+        made_by = reading.section(MlxRecipe, "mlx", "recipes", recipe)
+        arguments = mlx.convert(records.ARTIFACTS / parent.name, folder, made_by)
     census = mlx.census(records.ARTIFACTS / name)
     mlx.check_same_weights(parent, census, name)
     records.write(

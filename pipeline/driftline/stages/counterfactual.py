@@ -1,8 +1,10 @@
 """Stage `counterfactual`: an artifact's stored weights in the float32 reference runtime.
 
-    python -m driftline.stages.counterfactual merged | gguf | mlx VARIANT [FORM]
+    python -m driftline.stages.counterfactual merged ADAPTER
+    python -m driftline.stages.counterfactual RUNTIME VARIANT FORM
 
-Writes `artifacts/counterfactuals/<artifact>/record.json` and, for GGUF and MLX, distributions.
+Writes `artifacts/counterfactuals/<artifact>/record.json` and, but for a merge, whose own
+cell in the reference runtime is its counterfactual, distributions.
 """
 
 from __future__ import annotations
@@ -14,39 +16,35 @@ from driftline.counterfactual import reference
 from driftline.errors import exits_cleanly
 from driftline.files import new_directory
 from driftline.progress import progress
-from driftline.project import params, plan
+from driftline.project.sections import reading
+from driftline.project.sections.limits import Limits
 from driftline.runtimes.base import TextJob
-from driftline.schema.artifacts import ArtifactRecord
+from driftline.schema.artifacts import BASE, ArtifactRecord
+from driftline.schema.cells import cell_id
 from driftline.schema.values import dump, sealed
 from driftline.schema.weights import ControlRecord, CounterfactualRecord
-from driftline.store import records, texts
+from driftline.store import needs, records, texts
 
-RUNTIME = {"gguf": "llamacpp", "mlx": "mlx"}
+MERGED = "merged"
 
 
 @exits_cleanly
 def main() -> None:
     """Weigh the artifact the command line names."""
-    kind, variant = sys.argv[1:3]
-    project = params.read()
-    if kind == "merged":
-        _merged(variant)
+    if sys.argv[1] == MERGED:
+        _merged(sys.argv[2])
         return
-    form = sys.argv[3]
-    artifact = records.verified(f"{kind}/{variant}/{form}")
-    checkpoint = records.verified(f"checkpoints/{variant}")
-    quantized = kind == "gguf" and form != project.gguf.outtype
-    parent = records.verified(f"gguf/{variant}/{project.gguf.outtype}") if quantized else checkpoint
-    control = records.load_sealed(ControlRecord, records.ARTIFACTS / "controls" / f"{kind}.json")
-    records.manifest(texts.name_of(variant))
-    spec = plan.cell(project, RUNTIME[kind], variant, form)
-    text = TextJob(
-        name=variant,
-        folder=texts.FOLDER / variant,
-        sources=plan.sources(project, spec),
-        top_k=project.distributions.top_k,
+    task = needs.task(cell_id(*sys.argv[1:4]))
+    artifact = records.verified(task.cell.artifact_name)
+    checkpoint = records.verified(task.checkpoint)
+    parent = records.verified(artifact.parents[0].name)
+    control = records.load_sealed(
+        ControlRecord, records.ARTIFACTS / "controls" / f"{artifact.kind}.json"
     )
-    reference.prepare(project.limits.threads)
+    (name,) = task.texts
+    records.manifest(texts.name_of(name))
+    text = TextJob(name=name, folder=texts.FOLDER / name, sources=task.sources, top_k=task.top_k)
+    reference.prepare(reading.section(Limits, "limits").threads)
     which = made.Artifacts(artifact, checkpoint, parent, records.ARTIFACTS)
     with (
         new_directory(texts.counterfactual(artifact.name)) as folder,
@@ -65,7 +63,7 @@ def main() -> None:
 
 def _merged(adapter: str) -> None:
     artifact = records.verified(f"checkpoints/{adapter}")
-    source = records.verified(f"checkpoints/{params.BASE}")
+    source = records.verified(f"checkpoints/{BASE}")
     found = made.merged(made.Artifacts(artifact, artifact, source, records.ARTIFACTS))
     with new_directory(texts.counterfactual(artifact.name)) as folder:
         dump(sealed(found), folder / texts.RECORD)

@@ -10,7 +10,10 @@ import sys
 from driftline.conversions import merge
 from driftline.errors import exits_cleanly
 from driftline.files import new_directory
-from driftline.project import params
+from driftline.project.sections import reading
+from driftline.project.sections.location import Location
+from driftline.project.sections.merge import Merge
+from driftline.schema.artifacts import BASE
 from driftline.store import records
 from driftline.store.safetensors_header import census
 
@@ -19,14 +22,13 @@ from driftline.store.safetensors_header import census
 def main() -> None:
     """Merge the adapter the command line names."""
     name = sys.argv[1]
-    project = params.read()
-    source = records.verified(f"checkpoints/{params.BASE}")
+    source = records.verified(f"checkpoints/{BASE}")
     adapter = records.verified(f"adapters/{name}")
     base, lora = records.ARTIFACTS / source.name, records.ARTIFACTS / adapter.name
-    merge.check_belongs(lora, project.source)
+    merge.check_belongs(lora, reading.section(Location, "source"))
     merged = f"checkpoints/{name}"
     with new_directory(records.ARTIFACTS / merged) as folder:
-        arguments = merge.merge(base, lora, folder, dtype=project.merge.dtype)
+        arguments = merge.merge(base, lora, folder, dtype=reading.section(Merge, "merge").dtype)
     records.write(
         merged,
         command=("merge", name),

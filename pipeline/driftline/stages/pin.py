@@ -9,19 +9,23 @@ import sys
 
 from driftline.conversions import pin
 from driftline.errors import exits_cleanly
-from driftline.project import params
+from driftline.project.sections import reading
+from driftline.project.sections.location import Location
+from driftline.schema.artifacts import BASE
 from driftline.store import records
 
 
 @exits_cleanly
 def main() -> None:
     """Pin what the command line names."""
-    project = params.read()
     if sys.argv[1] == "source":
-        name, location = f"checkpoints/{params.BASE}", project.source
+        name, location = f"checkpoints/{BASE}", reading.section(Location, "source")
         made = pin.pin(location, "source", records.ARTIFACTS / name, name)
     else:
-        name, location = f"adapters/{sys.argv[2]}", project.adapters[sys.argv[2]]
+        name, location = (
+            f"adapters/{sys.argv[2]}",
+            reading.section(Location, "adapters", sys.argv[2]),
+        )
         made = pin.pin(location, "adapter", records.ARTIFACTS / name, name)
     records.write(
         name,

@@ -9,9 +9,10 @@ Writes, only where the content changes anything:
 - `artifacts/locations/<name>.json`: what a local source or adapter folder, or the corpora, hold;
   `imports.json` has the seal of each cell imported from another machine, `report.json` what
   reports read beside evidence: policy, blessings, the baseline's commit, error budgets;
+- `artifacts/tasks/<cell>.json`: what the cell's processes are told: all that shapes it;
 - `artifacts/attempts/<cell>`: a number that grows when the cell's last run was killed, so that the
   next run tries it again (DVC would otherwise serve the failure from its run-cache); and, of a cell
-  that is not simply run here, why not: `imports.mark`.
+  that is not simply run here, why not: `imported.origin`.
 """
 
 from __future__ import annotations
@@ -25,9 +26,8 @@ from driftline.files import write_text
 from driftline.gate import judgement
 from driftline.machines import imported
 from driftline.probe import closure, environment, locations
-from driftline.project import params, plan
-from driftline.runtimes import registry
-from driftline.store import records
+from driftline.project import params, routes, tasks
+from driftline.store import needs, records
 
 RETRIED = ("crashed", "deadline")
 
@@ -36,7 +36,7 @@ RETRIED = ("crashed", "deadline")
 def main() -> None:
     """Probe everything."""
     project = params.read()
-    for name in registry.RUNTIMES:
+    for name in routes.targets():
         found = environment.probe(name, threads=project.limits.threads)
         _write(records.ARTIFACTS / "env" / f"{name}.json", _json(found))
     for name, files in closure.code_of_stages().items():
@@ -50,16 +50,18 @@ def main() -> None:
         for name, corpus in project.distributions.corpora.items()
     }
     _write(records.ARTIFACTS / "locations" / "corpora.json", _json(corpora))
-    cells = plan.plan(project)
+    planned = tasks.all_of(project)
+    cells = [task.cell for task in planned]
     taken = {spec.id: record.seal for spec in cells if (record := imported.read(spec.id))}
     _write(records.ARTIFACTS / "locations" / "imports.json", _json(taken))
     beside = judgement.inputs(project)
     _write(records.ARTIFACTS / "locations" / "report.json", _json(beside))
-    for spec in cells:
-        _attempt(spec.id, imported.mark(project, spec))
+    for task in planned:
+        _write(needs.task_path(task.cell.id), _json(task.model_dump(mode="json")))
+        _attempt(task.cell.id, imported.origin(task.cell, project.elsewhere))
 
 
-def _attempt(cell: str, mark: str) -> None:
+def _attempt(cell: str, origin: str) -> None:
     counter = records.ARTIFACTS / "attempts" / cell
     outcome = records.ARTIFACTS / "cells" / cell / "cell.json"
     made = int(counter.read_text().split()[0]) if counter.exists() else 1
@@ -67,7 +69,7 @@ def _attempt(cell: str, mark: str) -> None:
         record = json.loads(outcome.read_text(encoding="utf-8"))
         if record["outcome"]["kind"] in RETRIED:
             made += 1
-    _write(counter, f"{made}\n{mark}")
+    _write(counter, f"{made}\n{origin}")
 
 
 def _json(value: dict[str, Any]) -> str:

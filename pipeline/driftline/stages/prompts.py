@@ -15,6 +15,7 @@ from driftline.errors import exits_cleanly
 from driftline.files import new_directory
 from driftline.golden import evalset, prompts
 from driftline.project import params
+from driftline.schema.artifacts import BASE
 from driftline.schema.forced import Corpora
 from driftline.schema.values import dump, dump_lines
 from driftline.store import records, texts
@@ -27,7 +28,7 @@ def main() -> None:
     """Pin the prompts of the whole project."""
     project = params.read()
     items = evalset.load([evalset.path_of(name) for name in project.evalset_names])
-    source = records.verified(f"checkpoints/{params.BASE}")
+    source = records.verified(f"checkpoints/{BASE}")
     tokenizer = prompts.tokenizer_of(records.ARTIFACTS / source.name)
     pinned = prompts.pin(items, tokenizer, limit=project.decode.max_new_tokens)
     windows = [

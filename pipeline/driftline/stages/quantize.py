@@ -10,7 +10,9 @@ import sys
 from driftline.conversions import gguf
 from driftline.errors import exits_cleanly
 from driftline.files import new_directory
-from driftline.project import params
+from driftline.project.sections import reading
+from driftline.project.sections.gguf import Gguf
+from driftline.project.sections.limits import Limits
 from driftline.store import records
 
 
@@ -18,15 +20,15 @@ from driftline.store import records
 def main() -> None:
     """Quantize the variant the command line names."""
     variant, quantization = sys.argv[1:3]
-    project = params.read()
-    parent = records.verified(f"gguf/{variant}/{project.gguf.outtype}")
+    outtype = reading.section(Gguf, "gguf").outtype
+    parent = records.verified(f"gguf/{variant}/{outtype}")
     name = f"gguf/{variant}/{quantization}"
     with new_directory(records.ARTIFACTS / name) as folder:
         arguments = gguf.quantize(
             records.ARTIFACTS / parent.name,
             folder,
             quantization=quantization,
-            threads=project.limits.threads,
+            threads=reading.section(Limits, "limits").threads,
         )
     census = gguf.census(records.ARTIFACTS / name)
     gguf.check_same_tensors(parent, census, name)

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from driftline.errors import InputError
-from driftline.project.params import COMMIT, NAME, RESERVED, Location
+from driftline.project.params import NAME, RESERVED
+from driftline.project.sections.location import COMMIT, Location
 
 HUB = re.compile(r"(?P<repo>[\w.-]+(?:/[\w.-]+)?)@(?P<revision>\S*)")
 PINNED = "REPO@REVISION, a Hub repository at its 40-hex commit"

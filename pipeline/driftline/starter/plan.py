@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from driftline.project.params import BASE, Location
+from driftline.project.sections.location import Location
+from driftline.schema.artifacts import BASE
 from driftline.starter.files import CI, CORE_LOCK, EXAMPLE, PIPELINE, VLLM_LOCK, shipped, template
 from driftline.starter.requirement import Requirement
 

@@ -72,7 +72,7 @@ def read(project: params.Params, evidence: ReportInput) -> tuple[Partings, Sourc
     for record in filter(ran, evidence.cells):
         spec, sources = record.cell, plan.sources(project, record.cell)
         own[spec.id] = texts.distributions(scored.CELLS / spec.id, record.forced, sources)
-        found = weighed.get(plan.artifact_of(spec))
+        found = weighed.get(spec.artifact_name)
         if found is not None and spec.runtime not in ("transformers", "vllm"):
             home = texts.counterfactual(found.artifact)
             stored[spec.id] = texts.distributions(home, found.forced, sources)
