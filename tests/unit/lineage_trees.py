@@ -168,7 +168,7 @@ class World:
     def params(self, **changes: Any) -> World:
         """The same with other keys of params.yaml."""
         data = {**self.project.model_dump(mode="json"), **changes}
-        if data.keys() & {"vllm"} or changes.keys() & {"variants", "adapters"}:
+        if changes.keys() & {"vllm", "variants"}:
             runs = data.pop("runtimes")
             data.setdefault("vllm", runs["vllm"]["variants"])
         return replace(self, project=params.parse(with_runtimes(data), where="test"))

@@ -260,7 +260,10 @@ EDITS: list[tuple[dict[str, Any], list[str]]] = [
     ),
     # a recipe that no artifact is made by
     ({"mlx": {**PARAMS["mlx"], "recipes": {**PARAMS["mlx"]["recipes"], "8bit": RECIPE}}}, []),
-    ({"variants": ["audit"], "runtimes": {"vllm": {"variants": []}}}, ["runs in vllm", "variants"]),
+    (
+        {"variants": ["audit"], "runtimes": {**PARAMS["runtimes"], "vllm": {"variants": []}}},
+        ["runs in vllm", "variants"],
+    ),
     ({"decode": {**PARAMS["decode"], "max_new_tokens": 9}}, ["decode"]),
     ({"distributions": {"top_k": 9, "corpora": {"n": {}}}}, ["corpora", "distributions"]),
     ({"evalsets": {**PARAMS["evalsets"], "base": ["sql"]}}, ["evalsets of base"]),

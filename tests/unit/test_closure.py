@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from driftline.probe import closure
+from driftline.project import routes
 from tests.paths import ROOT
 
 PIPELINE = ROOT / "pipeline" / "driftline"
@@ -68,10 +69,19 @@ def test_every_stage_depends_on_the_listing_of_its_own_code() -> None:
         module = words[words.index("-m") + 1].rpartition(".")[2]
         if module == "probe":
             continue
-        own = f"score_{words[words.index('-m') + 2]}" if module == "score" else module
+        own = _listing_of(module, words[words.index("-m") + 2 :])
         listed = [entry for entry in body["deps"] if entry.startswith("artifacts/code/")]
         assert listed == [f"artifacts/code/{own}"], name
         assert PIPELINE / "stages" / f"{module}.py" in known[own]
+
+
+def _listing_of(module: str, arguments: list[str]) -> str:
+    if module == "score":
+        return f"score_{arguments[0]}"
+    if module == "counterfactual":
+        formats = {row.runtime: row.format for row in routes.ROUTES}
+        return f"counterfactual_{formats.get(arguments[0], arguments[0])}"
+    return module
 
 
 def test_the_closure_is_what_python_really_loads() -> None:

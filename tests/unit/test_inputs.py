@@ -52,6 +52,10 @@ OTHER_WEIGHTS = replace(SOURCE, tensors={**SOURCE.tensors, "layer.3.weight": "ot
 MANY_WEIGHTS = replace(SOURCE, tensors=dict.fromkeys(SOURCE.tensors, "other"))
 TOKENIZER = replace(SOURCE, metadata={**SOURCE.metadata, "tokenizer.model": "sha256 other"})
 
+ONE_LESS = {
+    **WORLD.project.model_dump(mode="json")["runtimes"],
+    "mlx": {"variants": ["audit"]},
+}
 ONE_THING: dict[str, tuple[World, str, tuple[str, ...]]] = {
     "weights": (WORLD.but(source=OTHER_WEIGHTS), "source weights", ("1 of 5 tensors: layer.3",)),
     "all weights": (WORLD.but(source=MANY_WEIGHTS), "source weights", ("… (2 more)",)),
@@ -109,7 +113,7 @@ ONE_THING: dict[str, tuple[World, str, tuple[str, ...]]] = {
         "mlx recipe 8bit",
         (),
     ),
-    "variants": (WORLD.params(variants=["audit"]), "variants", ("−base",)),
+    "runs elsewhere": (WORLD.params(runtimes=ONE_LESS), "runs in mlx", ("−base",)),
     "runs in": (WORLD.params(vllm=[]), "runs in vllm", ("−audit",)),
     "decode": (WORLD.params(decode={**DECODE, "max_new_tokens": 32}), "decode max_new_tokens", ()),
     "top k": (
@@ -348,6 +352,14 @@ def test_a_rebuilt_package_says_so_by_its_files() -> None:
     (found,) = inputs.changes(BASE, ONE_THING["rebuilt package"][0].evidence())
     assert found.before.startswith("1.0 (files ") and found.after.startswith("1.0 (files ")
     assert found.before != found.after
+
+
+def test_a_variant_less_is_named_with_the_runtimes_that_ran_it() -> None:
+    assert labels(WORLD.params(variants=["audit"])) == [
+        "variants",
+        "runs in llamacpp",
+        "runs in mlx",
+    ]
 
 
 def test_an_added_adapter_and_its_evalset() -> None:

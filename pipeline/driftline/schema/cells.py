@@ -94,10 +94,10 @@ class CellRecord(Sealed):
     of the cell's folder. `forced` is what it kept of each teacher-forced text, `not_forced` why
     there is nothing though there should be. `code_sha256` and `environment_sha256` are the sha256
     of `artifacts/code/score_<runtime>` and of the folder's `environment.json`. `capabilities` are
-    those its runtime claims.
+    those its runtime claims (since version 3).
     """
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[2, 3] = 3
     cell: CellSpec
     outcome: Outcome
     artifact_identity: str

@@ -52,33 +52,41 @@ def load_sealed(kind: type[S], path: Path) -> S:
         InputError: there is none.
         RefusedError: it is not such a record, or was edited, or is a symlink.
     """
-    data = _sealed_json(path)
+    data = _json_at(path)
     try:
-        return kind.model_validate_json(json.dumps(data))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise _not_a_record(path, f"{where}: {problem['msg']}") from None
+        record = kind.model_validate_json(json.dumps(data))
+    except (ValidationError, ValueError) as error:
+        problem = error.errors()[0] if isinstance(error, ValidationError) else None
+        where = ".".join(str(part) for part in problem["loc"]) if problem else ""
+        raise _not_a_record(path, f"{where}: {problem['msg']}" if problem else str(error)) from None
+    _check_seal(path, data)
+    return record
 
 
-def _sealed_json(path: Path) -> dict[str, Any]:
+def _json_at(path: Path) -> Any:
     if path.is_symlink():
         raise RefusedError(f"{path}: is a symlink; a record is a plain file", remedy=AUDIT)
     if not path.is_file():
         raise InputError(f"{path}: no record", remedy="dvc repro")
     try:
-        data = json.loads(path.read_bytes())
-        seal = seal_of_data(data)
-    except (ValueError, TypeError, AttributeError) as error:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
         raise _not_a_record(path, str(error)) from None
-    said = data.get("seal")
+
+
+def _check_seal(path: Path, data: Any) -> str:
+    """The seal of a record as plain data, which its content was just found to have."""
+    try:
+        said, seal = data["seal"], seal_of_data(data)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise _not_a_record(path, "it has no seal") from None
     if said != seal:
-        shown = said[:12] if isinstance(said, str) and said else "missing"
         raise RefusedError(
-            f"{path}: its seal is {shown}…, its content has {seal[:12]}…: the record was edited",
+            f"{path}: its seal is {said[:12] or 'missing'}…, its content has {seal[:12]}…: the "
+            "record was edited",
             remedy=AUDIT,
         )
-    return dict(data)
+    return str(said)
 
 
 def _not_a_record(path: Path, why: str) -> RefusedError:
@@ -206,7 +214,7 @@ def _seal_at(path: Path) -> str:
 
     Not by its type: a new field of a cell's record must not make `pin` another program.
     """
-    return str(_sealed_json(path)["seal"])
+    return _check_seal(path, _json_at(path))
 
 
 def reference(record: ArtifactRecord) -> Reference:
