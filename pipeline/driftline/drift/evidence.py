@@ -19,19 +19,20 @@ class StoredWeights:
 
     `distributions` are its own, by text; none where the record says why. A cell that runs in the
     reference runtime is its own counterfactual: then `itself` is True, and `record` is what is
-    known of its artifact, if anything.
+    known of its artifact, if anything. `none` says why there is none at all.
     """
 
     distributions: Mapping[str, Distributions]
     record: CounterfactualRecord | None = None
     itself: bool = False
+    none: str = ""
 
     @property
     def withheld(self) -> str:
         """Why these weights give no split; empty when they do."""
         if self.record is not None and not self.record.trusted:
             return f"{self.record.artifact}: {self.record.reason}"
-        return ""
+        return self.none
 
 
 @dataclass(frozen=True)

@@ -149,8 +149,8 @@ def _weights(
     kept: Mapping[str, dict[str, Distributions]],
     *,
     whole: bool,
-) -> StoredWeights | None:
-    """The counterfactual of a cell, as its route says; None where its format has none.
+) -> StoredWeights:
+    """The counterfactual of a cell, as its route says.
 
     Raises:
         RefusedError: it was made of other bytes than the cell ran, or was edited.
@@ -163,7 +163,9 @@ def _weights(
         same = cell_id(routes.REFERENCE, spec.variant, spec.form)
         return StoredWeights(kept.get(same, {}))
     if routes.FORMATS[route.format].counterfactual is None:
-        return None
+        return StoredWeights(
+            {}, none=f"{spec.id}: stored weights of format {route.format} have no counterfactual"
+        )
     counterfactual = _counterfactual(record)
     home = texts.counterfactual(spec.artifact_name)
     if whole:

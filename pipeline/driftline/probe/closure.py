@@ -33,7 +33,7 @@ def imported(path: Path) -> tuple[Path, ...]:
 
 
 def _imported(path: Path) -> Iterator[Path]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _run(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield from _module(alias.name)
@@ -41,6 +41,15 @@ def _imported(path: Path) -> Iterator[Path]:
             for alias in node.names:
                 below = list(_module(f"{node.module}.{alias.name}"))
                 yield from below or _module(node.module)
+
+
+def _run(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node below one, but for what only a type checker reads: it is never imported."""
+    yield node
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from _run(child)
 
 
 def _module(dotted: str) -> Iterator[Path]:

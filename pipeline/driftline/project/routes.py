@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from driftline.errors import InputError
 from driftline.schema.artifacts import BASE, StepName
-from driftline.schema.hops import HopKind
 
 if TYPE_CHECKING:
     from driftline.project.params import Params
+    from driftline.schema.hops import HopKind
 
 ENTRY_POINTS = "driftline.runtimes"
 

@@ -28,7 +28,7 @@ from driftline.runtimes.base import DecodeSettings, Job, PromptError, Software, 
 from driftline.runtimes.collect import collected
 from driftline.runtimes.worker import Event, JournalEntry, read_journal
 from driftline.schema.answers import Completion, PinnedPrompt
-from driftline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
+from driftline.schema.cells import Capabilities, CellRecord, CellSpec, NoiseFloor, Outcome
 from driftline.schema.values import canonical, canonical_json, dump, load_lines
 from driftline.store import digest
 
@@ -113,16 +113,15 @@ def score(
         texts: what to teacher-force after answering.
     """
     prompts_sha256 = digest.sha256_file(prompts)
-    facts = {
-        "cell": canonical(spec),
-        "artifact": artifact_identity,
-        "adapter": adapter_identity,
-        "environment": environment,
-        "prompts": prompts_sha256,
-        "decode": decode.model_dump(mode="json"),
-        "texts": [_text_facts(text) for text in texts],
-    }
-    key = digest.sha256_text(canonical_json(facts))
+    key = _journal_key(
+        cell=canonical(spec),
+        artifact=artifact_identity,
+        adapter=adapter_identity,
+        environment=environment,
+        prompts=prompts_sha256,
+        decode=decode.model_dump(mode="json"),
+        texts=[_text_facts(text) for text in texts],
+    )
     runs = [_Run(turn, WORK / "journals" / f"{key}-{turn}.jsonl") for turn in TURNS]
     kind = registry.resolve(target)
     python = registry.interpreter(spec.runtime, kind.software)
@@ -133,17 +132,18 @@ def score(
         _run_workers(spec, python, runs, jobs, kind.software, limits, progress)
         outcome = _outcome(spec, runs, limits)
     described = runs[0].done
-    record = CellRecord(
-        cell=spec,
-        outcome=outcome,
+    record = without_answers(
+        spec,
+        outcome,
         artifact_identity=artifact_identity,
         adapter_identity=adapter_identity,
         prompts_sha256=prompts_sha256,
-        completions_sha256=None,
-        floor=None,
-        build=(described.build if described else None) or {},
-        settings=(described.settings if described else None) or {},
         capabilities=kind.capabilities,
+    ).model_copy(
+        update={
+            "build": (described.build if described else None) or {},
+            "settings": (described.settings if described else None) or {},
+        }
     )
     folders = [run.journal.with_suffix("") for run in runs]
     if outcome.state != "ok":
@@ -159,6 +159,35 @@ def score(
         distributions=folders[0],
         journals=tuple(run.journal for run in runs),
     )
+
+
+def without_answers(
+    spec: CellSpec,
+    outcome: Outcome,
+    *,
+    artifact_identity: str,
+    adapter_identity: str | None,
+    prompts_sha256: str,
+    capabilities: Capabilities,
+) -> CellRecord:
+    """The record of a cell that gave no answer, and of one before its answers are added."""
+    return CellRecord(
+        cell=spec,
+        outcome=outcome,
+        artifact_identity=artifact_identity,
+        adapter_identity=adapter_identity,
+        prompts_sha256=prompts_sha256,
+        completions_sha256=None,
+        floor=None,
+        build={},
+        settings={},
+        capabilities=capabilities,
+    )
+
+
+def _journal_key(**facts: Any) -> str:
+    """What a journal goes by: only a run of the very same things goes on with it."""
+    return digest.sha256_text(canonical_json(facts))
 
 
 def _text_facts(text: TextJob) -> dict[str, Any]:
@@ -290,7 +319,7 @@ def _start(
             threads=job.decode.threads,
             cache=(WORK / "cache").absolute(),
             temporary=own,
-            code=sandbox.own_code(own),
+            code=sandbox.own_code(own, job.target.partition(":")[0]),
             extra=software.environment,
         ),
         preexec_fn=sandbox.confine(limits.memory_gib),  # noqa: PLW1509 - no thread runs yet

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 PASSED_ON = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
@@ -52,8 +53,10 @@ def environment(
     }
 
 
-def own_code(temporary: Path) -> Path:
+def own_code(temporary: Path, module: str) -> Path:
     """A folder below `temporary` that has this package and nothing else, for PYTHONPATH.
+
+    Beside it only what `module`, a runtime's, belongs to: a package that brings one.
 
     A runtime with an environment of its own must not see the packages of this one, which lie beside
     an installed driftline.
@@ -61,6 +64,13 @@ def own_code(temporary: Path) -> Path:
     folder = temporary / "code"
     folder.mkdir()
     (folder / PACKAGE.name).symlink_to(PACKAGE, target_is_directory=True)
+    top = module.partition(".")[0]
+    if top != PACKAGE.name:
+        spec = find_spec(top)
+        if spec is not None and spec.origin is not None:
+            lies_in = spec.submodule_search_locations
+            place = Path(lies_in[0]) if lies_in else Path(spec.origin)
+            (folder / place.name).symlink_to(place.resolve(), target_is_directory=bool(lies_in))
     return folder
 
 

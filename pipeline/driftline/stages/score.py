@@ -24,7 +24,7 @@ from driftline.project.sections.limits import Limits
 from driftline.runtimes import cell, registry
 from driftline.runtimes.base import DecodeSettings, TextJob
 from driftline.schema.artifacts import Reference
-from driftline.schema.cells import CellRecord, CellSpec, Outcome, cell_id
+from driftline.schema.cells import CellSpec, Outcome, cell_id
 from driftline.schema.tasks import CellTask
 from driftline.schema.values import dump, dump_lines, sealed
 from driftline.store import digest, needs, records, texts
@@ -115,16 +115,12 @@ def _text(task: CellTask, name: str) -> TextJob:
 
 
 def _not_run(wanted: Wanted, outcome: Outcome) -> cell.CellResult:
-    record = CellRecord(
-        cell=wanted.spec,
-        outcome=outcome,
+    record = cell.without_answers(
+        wanted.spec,
+        outcome,
         artifact_identity=wanted.artifact_identity,
         adapter_identity=wanted.adapter_identity,
         prompts_sha256=wanted.prompts_sha256,
-        completions_sha256=None,
-        floor=None,
-        build={},
-        settings={},
         capabilities=registry.resolve(wanted.task.target).capabilities,
     )
     return cell.CellResult(record, (), (), Path())
