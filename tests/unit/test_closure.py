@@ -126,3 +126,22 @@ def test_starting_up_imports_nothing_heavy(module: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "not_read"),
+    [
+        ("pin", {"schema/cells.py", "schema/weights.py", "schema/items.py", "project/params.py"}),
+        ("merge", {"schema/cells.py", "schema/weights.py", "project/params.py"}),
+        ("convert_gguf", {"schema/cells.py", "project/params.py", "project/routes.py"}),
+        ("convert_mlx", {"schema/cells.py", "project/params.py", "conversions/gguf.py"}),
+        ("score_mlx", {"schema/items.py", "project/plan.py", "project/routes.py"}),
+        ("score_mlx", {"project/params.py", "golden/grade.py", "schema/hops.py"}),
+        ("counterfactual_mlx", {"schema/items.py", "project/params.py", "project/routes.py"}),
+        ("counterfactual_mlx", {"counterfactual/gguf.py"}),
+        ("prompts", {"schema/statistics.py", "golden/grade.py"}),
+    ],
+)
+def test_a_stage_lists_what_it_reads_and_nothing_wider(name: str, not_read: set[str]) -> None:
+    listed = {path.relative_to(PIPELINE).as_posix() for path in closure.code_of_stages()[name]}
+    assert not listed & not_read

@@ -112,3 +112,64 @@ def test_an_unknown_cell_is_named_with_the_closest_one() -> None:
     found = params.parse(project(), where="test")
     with pytest.raises(InputError, match="did you mean"):
         plan.cell(found, "llamacpp", "audit", "q8")
+
+
+OLD = {key: value for key, value in project().items() if key != "runtimes"}
+
+
+def test_the_old_shape_is_refused_with_the_new_lines() -> None:
+    with pytest.raises(InputError) as caught:
+        params.parse({**OLD, "vllm": ["audit"]}, where="params.yaml")
+    assert "vllm" in caught.value.message
+    lines = caught.value.remedy.partition("write:\n")[2]
+    assert lines.splitlines() == [
+        "runtimes:",
+        "  transformers: {variants: [audit]}",
+        "  llamacpp: {variants: [base, audit]}",
+        "  mlx: {variants: [base, audit]}",
+        "  vllm: {variants: [audit]}",
+    ]
+    # The remedy works: with these lines instead of the key the file is right, and says the same.
+    found = params.parse({**OLD, **yaml.safe_load(lines)}, where="params.yaml")
+    assert found == params.parse(params.upgraded({**OLD, "vllm": ["audit"]}), where="evidence")
+
+
+def test_parameters_in_todays_shape_are_left_as_they_are() -> None:
+    assert params.upgraded(project()) == project()
+
+
+def runs(**named: list[str]) -> dict[str, Any]:
+    return {**project()["runtimes"], **{name: {"variants": v} for name, v in named.items()}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"runtimes": runs(vlm=[])}, 'no runtime "vlm" (did you mean "vllm"?)'),
+        (
+            {"runtimes": {k: v for k, v in runs().items() if k != "mlx"}},
+            '"mlx" is missing; to run nothing there, write `mlx: {variants: []}`',
+        ),
+        ({"runtimes": runs(mlx=["adit"])}, 'runtimes.mlx.variants: "adit" is neither'),
+        ({"runtimes": runs(vllm=["base", "base"])}, "runtimes.vllm.variants: a name is listed"),
+        ({"runtimes": runs(transformers=["base", "audit"])}, '"base" is always scored there'),
+        (
+            {"runtimes": runs(transformers=[])},
+            '"audit" is compared with its cell in transformers: add it to '
+            "runtimes.transformers.variants",
+        ),
+        (
+            {"variants": ["base"], "runtimes": runs(llamacpp=["audit"])},
+            'runtimes.llamacpp.variants: "audit" is not converted: add it to "variants"',
+        ),
+    ],
+)
+def test_what_runs_where_is_checked(changes: dict[str, Any], expected: str) -> None:
+    assert expected in complaint(**changes)
+
+
+def test_a_variant_runs_only_where_it_is_named() -> None:
+    found = params.parse(project(runtimes=runs(mlx=["audit"], llamacpp=[])), where="test")
+    cells = [spec.id for spec in plan.plan(found)]
+    assert [cell for cell in cells if cell.startswith("mlx/")] == ["mlx/audit/4bit"]
+    assert not [cell for cell in cells if cell.startswith("llamacpp/")]

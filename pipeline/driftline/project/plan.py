@@ -28,8 +28,12 @@ def planned(params: Params) -> tuple[PlannedCell, ...]:
     Rows of one scope go together variant by variant, so that what was made of one variant stands
     together; runtimes that run an artifact another one runs come last.
     """
-    grouped = groupby(routes.routes(), key=lambda row: (row.scope, row.hop == "runtime"))
+    grouped = groupby(routes.routes(), key=_together)
     return tuple(cell for _, rows in grouped for cell in _of_rows(params, tuple(rows)))
+
+
+def _together(row: Route) -> tuple[str, str]:
+    return row.scope, row.runtime if row.hop == "runtime" else ""
 
 
 def _of_rows(params: Params, rows: tuple[Route, ...]) -> Iterator[PlannedCell]:
