@@ -9,7 +9,7 @@ from setuptools.command.build_py import build_py
 TOP = Path(__file__).resolve().parent
 sys.path.insert(0, str(TOP / "pipeline"))  # a build backend does not have it there
 
-from driftline.starter.files import DATA, SHIPPED  # noqa: E402
+from driftline.starter.shipped import DATA, SHIPPED  # noqa: E402
 
 
 class WithStarter(build_py):

@@ -1,3 +1,3 @@
 """Driftline: trace the quality drift of a converted model to the conversion that caused it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

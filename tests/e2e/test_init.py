@@ -20,7 +20,7 @@ from driftline.conversions.llama_cpp_source import location
 from driftline.evidence import lineage
 from driftline.evidence.history import FolderTree
 from driftline.probe import closure
-from driftline.starter import files
+from driftline.starter import shipped
 from tests.conftest import need
 from tests.paths import ROOT
 from tests.workflow import Machine, Step
@@ -105,6 +105,9 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Starter:
     need("mlx")
     made = Starter(tmp_path_factory.mktemp("init") / "project")
     subprocess.run(["git", "init", "-q", str(made.folder)], check=True)
+    # A package of the user's own that no stage may take for driftline's.
+    (made.folder / "pipeline").mkdir()
+    (made.folder / "pipeline" / "__init__.py").write_text('raise RuntimeError("not driftline")\n')
     environment = made.folder / ".venv"
     venv.create(environment, symlinks=True)
     pip(made.bin / "python", "install", str(build_wheel(tmp_path_factory.mktemp("wheel"))))
@@ -134,7 +137,7 @@ def test_from_an_empty_repository_to_a_gate_that_passes(starter: Starter) -> Non
 
     made = starter.call("driftline", "init")
     assert made.returncode == 0, made.stdout
-    for name in (*files.PIPELINE, *files.EXAMPLE, *files.CI["github"]):
+    for name in (*shipped.PIPELINE, *shipped.EXAMPLE, *shipped.CI["github"]):
         assert (starter.folder / name).read_bytes() == (ROOT / name).read_bytes(), name
     assert "driftline[llamacpp,mlx]==" in (starter.folder / "requirements.txt").read_text()
     assert "note: this driftline was installed from a local path" in made.stdout
@@ -235,7 +238,7 @@ def succeeded(steps: Steps) -> None:
 
 
 def test_the_nightly_run_step_by_step(hosted: Hosted) -> None:
-    machine, steps = hosted.job(files.CI["github"][0], "drift")
+    machine, steps = hosted.job(shipped.CI["github"][0], "drift")
     succeeded(steps)
     assert list(steps) == [
         "Check out",
@@ -273,7 +276,7 @@ def test_gitlabs_twin(hosted: Hosted) -> None:
     folder = hosted.homes / "gitlab"
     subprocess.run(["git", "clone", "-q", str(hosted.origin), str(folder)], check=True)
     hosted.prepare(folder)
-    job = yaml.safe_load((ROOT / files.CI["gitlab"][0]).read_text())["drift"]
+    job = yaml.safe_load((ROOT / shipped.CI["gitlab"][0]).read_text())["drift"]
     env = {**hosted.starter.environment(), "CI_PIPELINE_SOURCE": "schedule"}
     # GitLab runs the first two in one shell, the last in another, whatever became of them.
     for lines in ([*job["before_script"], *job["script"]], job["after_script"]):
@@ -299,7 +302,7 @@ def test_a_pull_request_that_loses_answers_is_red_and_says_which(hosted: Hosted)
     params.write_text(before.replace("    - q8_0\n", "    - q8_0\n    - q2_k\n"))
     hosted.push()
     try:
-        machine, steps = hosted.job(files.CI["github"][0], "drift", "pull_request")
+        machine, steps = hosted.job(shipped.CI["github"][0], "drift", "pull_request")
     finally:
         params.write_text(before)
         hosted.push()
@@ -323,7 +326,7 @@ def test_two_machines_step_by_step(hosted: Hosted) -> None:
     params = hosted.starter.folder / "params.yaml"
     params.write_text(f"{params.read_text()}\nelsewhere: [mlx]\n")
     hosted.push()
-    workflow = files.CI["github"][1]
+    workflow = shipped.CI["github"][1]
     _, first = hosted.job(workflow, "first")
     succeeded(first)
     _, cells = hosted.job(workflow, "mlx")

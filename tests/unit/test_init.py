@@ -25,8 +25,8 @@ from driftline.project import plan as cells
 from driftline.project.params import Params
 from driftline.project.sections.location import Location
 from driftline.schema.gate import GatePolicy
-from driftline.starter import files, places, plan, requirement, writer
-from driftline.starter.plan import Choice
+from driftline.starter import layout, places, requirement, shipped, writer
+from driftline.starter.layout import Choice
 from driftline.starter.requirement import Requirement
 from tests.paths import ROOT
 from tests.unit.lineage_trees import World
@@ -34,12 +34,12 @@ from tests.unit.lineage_trees import World
 INDEX = Requirement("driftline[llamacpp,mlx]==1.2.3")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 EXAMPLE = Choice(ci=None)
-OWN = plan.own(
+OWN = layout.own(
     Location(repo="acme/base", revision=COMMIT),
     {"tone": Location(path="adapters/my tone"), "1e3": Location(repo="acme/x", revision=COMMIT)},
     None,
 )
-BARE = plan.own(Location(path="model"), {}, None)
+BARE = layout.own(Location(path="model"), {}, None)
 
 
 def read(files: Mapping[str, bytes]) -> Params:
@@ -71,34 +71,34 @@ def test_every_file_of_the_example_is_shipped() -> None:
     listed = subprocess.run(
         ["git", "ls-files", *folders], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert set(listed.stdout.split()) <= set(files.SHIPPED)
-    assert len(set(files.SHIPPED)) == len(files.SHIPPED)
+    assert set(listed.stdout.split()) <= set(shipped.SHIPPED)
+    assert len(set(shipped.SHIPPED)) == len(shipped.SHIPPED)
 
 
 def test_a_checkout_has_what_it_ships_at_its_top() -> None:
-    assert files.shipped("dvc.yaml") == ROOT / "dvc.yaml"
+    assert shipped.shipped("dvc.yaml") == ROOT / "dvc.yaml"
 
 
 def test_a_wheel_has_it_among_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
-    monkeypatch.setattr(files, "DATA", tmp_path)
-    assert files.shipped("dvc.yaml") == tmp_path / "dvc.yaml"
+    monkeypatch.setattr(shipped, "DATA", tmp_path)
+    assert shipped.shipped("dvc.yaml") == tmp_path / "dvc.yaml"
     with pytest.raises(ToolError, match=r"models/clerk/config.json: not found.*\n.*pip install"):
-        files.shipped("models/clerk/config.json")
+        shipped.shipped("models/clerk/config.json")
 
 
 # --------------------------------------------------------------------------------------- the plan
 
 
 def test_pipeline_and_example_are_this_repositorys_bytes() -> None:
-    made = plan.plan(EXAMPLE, INDEX)
-    for name in (*files.PIPELINE, *files.EXAMPLE):
+    made = layout.files(EXAMPLE, INDEX)
+    for name in (*shipped.PIPELINE, *shipped.EXAMPLE):
         assert made[name] == (ROOT / name).read_bytes(), name
     assert list(made) == sorted(made)
 
 
 def test_own_source_brings_no_example() -> None:
-    made = plan.plan(OWN, INDEX)
+    made = layout.files(OWN, INDEX)
     assert not [name for name in made if name.startswith("models/")]
     assert [name for name in made if name.startswith("evalsets/")] == [
         "evalsets/golden.jsonl",
@@ -108,7 +108,7 @@ def test_own_source_brings_no_example() -> None:
 
 @pytest.mark.parametrize("choice", [EXAMPLE, OWN, BARE])
 def test_params_say_what_was_chosen(choice: Choice) -> None:
-    found = read(plan.plan(choice, INDEX))
+    found = read(layout.files(choice, INDEX))
     assert found.source == choice.source
     assert found.adapters == choice.adapters
     assert found.variants == (tuple(choice.adapters) or ("base",))
@@ -121,7 +121,7 @@ def test_params_say_what_was_chosen(choice: Choice) -> None:
 
 @pytest.mark.parametrize("choice", [EXAMPLE, OWN, BARE])
 def test_the_gate_section_is_the_default_spelled_out(choice: Choice) -> None:
-    found = read(plan.plan(choice, INDEX))
+    found = read(layout.files(choice, INDEX))
     assert policy(found) == GatePolicy()
     # Spelled out: every default is written, not left to hold by itself.
     assert set(found.gate) == set(GatePolicy.model_fields)
@@ -129,19 +129,19 @@ def test_the_gate_section_is_the_default_spelled_out(choice: Choice) -> None:
 
 @pytest.mark.parametrize("text", ["plain/path-1.x_y", "a b", "1e3", "null", "no", 'q"u', "ü", "#x"])
 def test_a_scalar_is_read_back_as_it_was(text: str) -> None:
-    assert yaml.safe_load(f"{{path: {plan.scalar(text)}}}") == {"path": text}
+    assert yaml.safe_load(f"{{path: {layout.scalar(text)}}}") == {"path": text}
 
 
 def test_constraints_are_the_locks_pins() -> None:
-    made = plan.plan(EXAMPLE, INDEX)["constraints.txt"].decode().splitlines()
-    lock = (ROOT / files.CORE_LOCK).read_text().splitlines()
+    made = layout.files(EXAMPLE, INDEX)["constraints.txt"].decode().splitlines()
+    lock = (ROOT / shipped.CORE_LOCK).read_text().splitlines()
     assert [line for line in made if "==" in line] == [line for line in lock if "==" in line]
     assert not [line for line in made if "make lock" in line]
 
 
 @pytest.mark.parametrize("target", ["run", "test", "setup", "setup-vllm"])
 def test_the_makefile_has_the_targets_that_ci_uses(target: str, tmp_path: Path) -> None:
-    (tmp_path / "Makefile").write_bytes(plan.plan(EXAMPLE, INDEX)["Makefile"])
+    (tmp_path / "Makefile").write_bytes(layout.files(EXAMPLE, INDEX)["Makefile"])
     for name in ("requirements.txt", "constraints.txt", "requirements-vllm.txt"):
         (tmp_path / name).touch()
     done = subprocess.run(
@@ -162,12 +162,12 @@ def test_the_makefile_has_the_targets_that_ci_uses(target: str, tmp_path: Path) 
     ] == commands.get(target, [])
 
 
-@pytest.mark.parametrize("ci", list(files.CI))
+@pytest.mark.parametrize("ci", list(shipped.CI))
 def test_the_ci_file_is_this_repositorys(ci: str) -> None:
-    made = plan.plan(Choice(ci=ci), INDEX)
-    for name in files.CI[ci]:
+    made = layout.files(Choice(ci=ci), INDEX)
+    for name in shipped.CI[ci]:
         assert made[name] == (ROOT / name).read_bytes()
-    others = {name for each, names in files.CI.items() if each != ci for name in names}
+    others = {name for each, names in shipped.CI.items() if each != ci for name in names}
     assert not set(made) & others
 
 
@@ -205,7 +205,7 @@ def test_driftline_is_named_as_it_was_installed(
     text = None if direct_url is None else json.dumps(direct_url)
     found = requirement.requirement(text, "1.2.3")
     assert found == Requirement(f"driftline[llamacpp,mlx]{line}", local)
-    written = plan.requirements(found)
+    written = layout.requirements(found)
     assert written.endswith(f"\n{found.line}\n")
     assert "/home" not in written
     assert ("--find-links" in written) == local
@@ -215,7 +215,7 @@ def test_driftline_is_named_as_it_was_installed(
 
 
 def test_the_template_shows_every_check_once(repository: Path) -> None:
-    writer.write(plan.plan(BARE, INDEX), repository)
+    writer.write(layout.files(BARE, INDEX), repository)
     items = evalset.load([evalset.path_of("golden")])
     assert 4 <= len(items) <= 6
     kinds = [each.kind for item in items for each in item.checks]
@@ -353,6 +353,12 @@ def test_a_package_that_would_stand_in_for_ours_is_refused(repository: Path, nam
     (repository / name).touch()
     with pytest.raises(InputError, match="would be run instead of driftline's"):
         writer.check_place(repository)
+
+
+def test_a_package_called_pipeline_is_the_users_own_affair(repository: Path) -> None:
+    (repository / "pipeline").mkdir()
+    (repository / "pipeline" / "__init__.py").touch()
+    writer.check_place(repository)
 
 
 # ----------------------------------------------------------------------- no checkout to bisect with

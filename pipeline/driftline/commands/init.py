@@ -24,7 +24,7 @@ def init(source: str | None, adapters: tuple[str, ...], ci: str) -> None:
     (exit code 2).
     """
     from driftline.errors import InputError
-    from driftline.starter import places, plan, requirement, writer
+    from driftline.starter import layout, places, requirement, writer
 
     top = Path.cwd()
     writer.check_place(top)
@@ -35,14 +35,14 @@ def init(source: str | None, adapters: tuple[str, ...], ci: str) -> None:
             remedy="--source PATH, or --source REPO@REVISION, beside it",
         )
     choice = (
-        plan.Choice(ci=chosen)
+        layout.Choice(ci=chosen)
         if source is None
-        else plan.own(
+        else layout.own(
             places.location(source, "--source", top), places.adapters(adapters, top), chosen
         )
     )
     wanted = requirement.installed()
-    files = plan.plan(choice, wanted)
+    files = layout.files(choice, wanted)
     fresh = writer.write(files, top)
     click.echo(_summary(files, fresh))
     if wanted.local:

@@ -11,8 +11,8 @@ import yaml
 
 from driftline.project.sections.location import Location
 from driftline.schema.artifacts import BASE
-from driftline.starter.files import CI, CORE_LOCK, EXAMPLE, PIPELINE, VLLM_LOCK, shipped, template
 from driftline.starter.requirement import Requirement
+from driftline.starter.shipped import CI, CORE_LOCK, EXAMPLE, PIPELINE, VLLM_LOCK, shipped, template
 
 GOLDEN = "golden"
 PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
@@ -45,7 +45,7 @@ def own(source: Location, adapters: Mapping[str, Location], ci: str | None) -> C
     return Choice(source=source, adapters=adapters, evalsets=(GOLDEN,), example=False, ci=ci)
 
 
-def plan(choice: Choice, wanted: Requirement) -> dict[str, bytes]:
+def files(choice: Choice, wanted: Requirement) -> dict[str, bytes]:
     """Every file of the project, by its path, sorted.
 
     Raises:
