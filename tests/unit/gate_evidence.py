@@ -116,7 +116,7 @@ class Made:
         return self.outcomes.get(cell, Outcome(state=state, reason=f"{state}"))
 
     def _ran(self, cell: str) -> bool:
-        return self._outcome(cell).state in ("ok", "unstable")
+        return self._outcome(cell).ran
 
     def _record(self, spec: CellSpec) -> CellRecord:
         ran = self._ran(spec.id)

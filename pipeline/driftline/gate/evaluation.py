@@ -17,7 +17,7 @@ from driftline.gate import blessings as blessed
 from driftline.gate import policy as policies
 from driftline.gate.counts import counted
 from driftline.gate.policy import Limit, Scope, any_of, matches
-from driftline.gate.readings import HopFacts, hop_facts, ran, unstable
+from driftline.gate.readings import HopFacts, hop_facts
 from driftline.gate.rows import row
 from driftline.gate.scores import corrected, intervals
 from driftline.project import params
@@ -204,6 +204,10 @@ class _Gate:
     def _is_required(self, cell: str) -> bool:
         return any_of(self.policy.required, cell) and not self._is_experimental(cell)
 
+    def _ran(self, cell: str) -> bool:
+        record = self.evidence.cells.get(cell)
+        return record is not None and record.ran
+
     def _of_cell(self, cell: str) -> dict[str, ItemEvidence]:
         if cell not in self._items:
             self._items[cell] = self.evidence.items(cell)
@@ -240,7 +244,7 @@ class _Gate:
             name,
             verdict,
             said,
-            keys=tuple(sorted(unstable(record))),
+            keys=tuple(sorted(record.unstable)) if record else (),
             look=look,
         )
 
@@ -252,7 +256,7 @@ class _Gate:
 
     def _answers(self, name: str) -> Iterator[GateVerdict]:
         """Prompts without an answer in a required cell that ran: they are nobody's score."""
-        if not ran(self.evidence, name) or not self._is_required(name):
+        if not self._ran(name) or not self._is_required(name):
             return
         states = {key: item.state for key, item in self._of_cell(name).items() if item.state}
         lost = tuple(key for key, state in states.items() if state == "errored")
@@ -294,9 +298,9 @@ class _Gate:
         """Hops to judge. Where an end did not run, its own verdict says so, if it is required."""
         for each in self.evidence.index.hops:
             parent, child = each.hop.parent, each.hop.child
-            if self._is_experimental(child) or not ran(self.evidence, child):
+            if self._is_experimental(child) or not self._ran(child):
                 continue
-            if ran(self.evidence, parent):
+            if self._ran(parent):
                 before = self._of_cell(parent)
             elif self._is_required(parent) and not any_of(self.policy.may_skip, parent):
                 continue
@@ -322,6 +326,6 @@ def _outcome(record: CellRecord | None) -> tuple[Verdict, str]:
         return "error", f"{outcome.kind or 'error'}: {reason}"
     if outcome.state == "skipped":
         return "skipped", f"skipped: {reason}"
-    if outcome.state == "unstable" or unstable(record):
+    if outcome.state == "unstable" or record.unstable:
         return "unstable", outcome.reason or "answers differ on repeat"
     return "pass", "ran, and repeats every answer"

@@ -136,7 +136,7 @@ def _found(
         return Verdict(spec.id, "left", (problem,), remedy)
     fetch(stores, entry, folder)
     outcome = _outcome(folder)
-    if outcome is None or outcome.state in imported.RAN or asked:
+    if outcome is None or outcome.ran or asked:
         return _checked(origin, wanted, folder)
     return Verdict(spec.id, "left", (f"{outcome.state} there too: {outcome.reason}",))
 
@@ -161,7 +161,7 @@ def _lacking(project: params.Params) -> list[CellSpec]:
         for spec in plan.plan(project)
         if not imported.unimportable(project, spec)
     }
-    return [spec for spec, how in ended.items() if how is None or how.state not in imported.RAN]
+    return [spec for spec, how in ended.items() if how is None or not how.ran]
 
 
 def _outcome(folder: Path) -> Outcome | None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from driftline.evidence.lineage import Evidence
-from driftline.gate.readings import ran
 from driftline.publish import words
 from driftline.report.comparison import body
 from driftline.report.escape import Safe, cell, code, optional, prose, word
@@ -207,7 +206,7 @@ def _scores(evidence: Evidence) -> _Section:
 
 def _score(evidence: Evidence, record: CellRecord, names: Sequence[str]) -> tuple[Safe, ...]:
     tail = (Safe(""),) if len(names) > EVALSETS else ()
-    if not ran(evidence, record.cell.id):
+    if not record.ran:
         state = word(record.outcome.state)
         return (cell(record.cell.id), *(state for _ in names[:EVALSETS]), *tail)
     right, scored = Counter[str](), Counter[str]()

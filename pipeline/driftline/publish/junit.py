@@ -15,7 +15,6 @@ from xml.etree import ElementTree as ET
 
 from driftline.evidence.lineage import Evidence
 from driftline.gate.policy import any_of
-from driftline.gate.readings import ran
 from driftline.project import params
 from driftline.publish import words
 from driftline.report.escape import visible
@@ -258,7 +257,7 @@ def _asked(
     """Golden prompts with what came of them; a cell that did not run has nothing but their keys."""
     found = [item for item in evidence.items(record.cell.id).values() if item.state is not None]
     yield from found
-    if not found and not ran(evidence, record.cell.id):
+    if not found and not record.ran:
         evalsets = params.parse(evidence.index.params, where=evidence.where).evalsets
         is_root = record.cell.id == params.ROOT_CELL
         for name in digests if is_root else evalsets.get(record.cell.variant, ()):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from driftline.errors import InputError, did_you_mean
 from driftline.report.escape import visible
 from driftline.report.figures import brief
-from driftline.report.model import ReportInput, ran
+from driftline.report.model import ReportInput
 from driftline.schema.answers import Completion
 from driftline.schema.cells import CellRecord
 from driftline.schema.hops import Cause, ItemDrift
@@ -56,7 +56,7 @@ def _cells(evidence: ReportInput, key: str, commands: Mapping[str, str]) -> Iter
         name = record.cell.id
         if not evidence.was_asked(name, evidence.prompts[key].evalset):
             continue
-        answer = evidence.answer(name, key) if ran(record) else None
+        answer = evidence.answer(name, key) if record.ran else None
         yield ""
         yield f"{visible(name)}  {_verdict(evidence, record, key)}"
         if answer is not None:
@@ -68,12 +68,12 @@ def _cells(evidence: ReportInput, key: str, commands: Mapping[str, str]) -> Iter
 def _verdict(evidence: ReportInput, record: CellRecord, key: str) -> str:
     """The item's state, or why the cell has no answer."""
     outcome = record.outcome
-    if not ran(record):
+    if not record.ran:
         remedy = f" (remedy: {visible(outcome.remedy)})" if outcome.remedy else ""
         return f"{outcome.state}: {visible(outcome.reason)}{remedy}"
     score = evidence.item_scores.get(record.cell.id, {}).get(key)
     state = score.state if score else "unchecked"
-    if record.floor and key in record.floor.different:
+    if key in record.unstable:
         return f"{state}, unstable: the cell answered differently the second time"
     return state
 

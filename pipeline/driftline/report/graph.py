@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from driftline.report.escape import Safe, identifiers, label
 from driftline.report.figures import score
-from driftline.report.model import ReportInput, ran
+from driftline.report.model import ReportInput
 from driftline.schema.artifacts import ArtifactRecord
 from driftline.schema.cells import CellRecord
 
@@ -52,12 +52,12 @@ def _artifact_node(node: str, group: list[ArtifactRecord]) -> str:
 
 def _cell_node(node: str, cell: CellRecord, evidence: ReportInput) -> str:
     lines = [label(f"{cell.cell.runtime}: {cell.cell.form}")]
-    if ran(cell):
+    if cell.ran:
         for evalset, value in evidence.scores_by_cell.get(cell.cell.id, {}).items():
             lines.append(Safe(f"{label(evalset)} {label(score(value))}"))
     if cell.outcome.state != "ok":
         lines.append(label(cell.outcome.state))
-    style = "" if ran(cell) else ":::failed"
+    style = "" if cell.ran else ":::failed"
     return f'{node}(["{"<br/>".join(lines)}"]){style}'
 
 

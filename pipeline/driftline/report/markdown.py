@@ -22,7 +22,7 @@ from driftline.report.escape import Safe
 from driftline.report.graph import flowchart
 from driftline.report.items import Fitted, changed_items, fit, fit_per_hop, token_changes
 from driftline.report.machines import machine_rows
-from driftline.report.model import ReportInput, ran
+from driftline.report.model import ReportInput
 from driftline.report.settings import runtime_matrix
 from driftline.report.stored import FURTHEST, stored_rows
 from driftline.schema.comparison import ComparisonReport
@@ -191,11 +191,11 @@ def _context(evidence: ReportInput, detail: Detail) -> dict[str, Any]:
         "evalsets": columns,
         "scores": views.score_rows(evidence, columns),
         "floors": hops.floor_rows(evidence),
-        "unstable": [cell for cell in evidence.cells if cell.floor and cell.floor.different],
+        "unstable": [cell for cell in evidence.cells if cell.unstable],
         "matrix": runtime_matrix(evidence.cells),
         "machines": machine_rows(evidence),
         "artifacts": views.artifact_rows(evidence.artifacts),
-        "failed": [cell for cell in evidence.cells if not ran(cell)],
+        "failed": [cell for cell in evidence.cells if not cell.ran],
         "partly": [hop for hop in every if hop.reason],
         "unchecked": views.unchecked(evidence),
         "errored": views.errored(evidence),

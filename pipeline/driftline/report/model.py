@@ -142,8 +142,3 @@ class ReportInput:
     def answer(self, cell: str, key: str) -> Completion | None:
         """A cell's answer to one prompt, if it has one."""
         return self.completions.get(cell, {}).get(key)
-
-
-def ran(cell: CellRecord) -> bool:
-    """Whether the cell has answers: it ended `ok` or `unstable`."""
-    return cell.outcome.state in ("ok", "unstable")

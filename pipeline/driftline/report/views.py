@@ -8,7 +8,7 @@ from typing import Literal
 
 from driftline.report.escape import Safe
 from driftline.report.figures import score
-from driftline.report.model import ReportInput, ran
+from driftline.report.model import ReportInput
 from driftline.schema.artifacts import ArtifactRecord
 from driftline.schema.cells import CellRecord
 from driftline.schema.values import canonical_json
@@ -79,7 +79,7 @@ def _score(evidence: ReportInput, cell: CellRecord, evalset: str) -> Safe:
     state = cell.outcome.state
     if not evidence.was_asked(cell.cell.id, evalset):
         return Safe("–")
-    if not ran(cell):
+    if not cell.ran:
         return Safe(state)
     figure = score(evidence.scores_by_cell.get(cell.cell.id, {}).get(evalset))
     return figure if state == "ok" else Safe(f"{figure}, {state}")
@@ -116,7 +116,7 @@ def errored(evidence: ReportInput) -> tuple[Unanswered, ...]:
     """Per cell that ran, the prompts it gave no answer to, if there are any."""
     rows = []
     for cell in evidence.cells:
-        items = evidence.item_scores.get(cell.cell.id, {}) if ran(cell) else {}
+        items = evidence.item_scores.get(cell.cell.id, {}) if cell.ran else {}
         keys = tuple(key for key, item in items.items() if item.state == "errored")
         if keys:
             rows.append(Unanswered(cell.cell.id, keys))

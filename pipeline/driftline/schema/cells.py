@@ -24,6 +24,16 @@ class CellSpec(Value):
     artifact: str
     adapter: str | None = None
 
+    @property
+    def artifact_name(self) -> str:
+        """Name of its artifact: its place under `artifacts/`."""
+        return self.artifact.removeprefix("artifacts/")
+
+    @property
+    def adapter_name(self) -> str:
+        """Name of its adapter: its place under `artifacts/`; empty for none."""
+        return (self.adapter or "").removeprefix("artifacts/")
+
 
 class Outcome(Value):
     """How scoring a cell ended. Nothing but `ok` carries a score.
@@ -38,6 +48,11 @@ class Outcome(Value):
     reason: str = ""
     remedy: str = ""
     last_item: str = ""
+
+    @property
+    def ran(self) -> bool:
+        """Whether there are answers: it ended `ok` or `unstable`."""
+        return self.state in ("ok", "unstable")
 
 
 class NoiseFloor(Value):
@@ -76,3 +91,13 @@ class CellRecord(Sealed):
     environment_sha256: str = ""
     build: dict[str, JsonValue]
     settings: dict[str, JsonValue]
+
+    @property
+    def ran(self) -> bool:
+        """Whether the cell has answers."""
+        return self.outcome.ran
+
+    @property
+    def unstable(self) -> frozenset[str]:
+        """Keys of the prompts it answered differently the second time."""
+        return frozenset(self.floor.different) if self.floor else frozenset()

@@ -14,7 +14,7 @@ import numpy as np
 from driftline.evidence import scored
 from driftline.project import params, plan
 from driftline.report.html.changes import Change, changes, selected
-from driftline.report.model import ReportInput, ran
+from driftline.report.model import ReportInput
 from driftline.schema.answers import Completion
 from driftline.schema.forced import ForcedSequence
 from driftline.schema.text import SourceVocabulary
@@ -69,7 +69,7 @@ def read(project: params.Params, evidence: ReportInput) -> tuple[Partings, Sourc
     own: dict[str, dict[str, Distributions]] = {}
     stored: dict[str, dict[str, Distributions]] = {}
     weighed = {record.artifact: record for record in evidence.counterfactuals if record.trusted}
-    for record in filter(ran, evidence.cells):
+    for record in (cell for cell in evidence.cells if cell.ran):
         spec, sources = record.cell, plan.sources(project, record.cell)
         own[spec.id] = texts.distributions(scored.CELLS / spec.id, record.forced, sources)
         found = weighed.get(plan.artifact_of(spec))

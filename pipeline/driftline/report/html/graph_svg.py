@@ -13,7 +13,7 @@ from driftline.report.html.changes import components, is_change
 from driftline.report.html.layout import Layout, Placed, layered
 from driftline.report.html.markup import NONE, fill, joined
 from driftline.report.html.names import Names
-from driftline.report.model import EvalsetScore, ReportInput, ran
+from driftline.report.model import EvalsetScore, ReportInput
 from driftline.report.views import artifact_rows
 from driftline.schema.cells import CellRecord
 from driftline.schema.hops import Finding, HopDrift
@@ -135,7 +135,7 @@ def _nodes(evidence: ReportInput) -> list[Node]:
             facts.append(human(row.size))
         elif adapter is not None:
             facts.append(f"+ adapter {human(adapter.size)}")
-        own = list(evidence.scores_by_cell.get(cell.cell.id, {}).values()) if ran(cell) else []
+        own = list(evidence.scores_by_cell.get(cell.cell.id, {}).values()) if cell.ran else []
         found.append(
             Node(
                 cell=cell,

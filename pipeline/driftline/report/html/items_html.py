@@ -16,7 +16,7 @@ from driftline.report.html.changes import Change, ChangedItem
 from driftline.report.html.markup import NONE, fill
 from driftline.report.html.matrix import MARKS, excerpt, question, words
 from driftline.report.html.names import Names, numbers
-from driftline.report.model import ReportInput, ran
+from driftline.report.model import ReportInput
 from driftline.schema.answers import Completion, PinnedPrompt
 from driftline.schema.hops import ItemDrift
 from driftline.schema.scores import CheckResult, ItemState
@@ -215,9 +215,9 @@ class Items:
             name = cell.cell.id
             if not self._evidence.was_asked(name, prompt.evalset if prompt else evalset):
                 continue
-            answer = self._evidence.answer(name, key) if ran(cell) else None
-            score = self._evidence.item_scores.get(name, {}).get(key) if ran(cell) else None
-            state = score.state if score else cell.outcome.state if not ran(cell) else "no answer"
+            answer = self._evidence.answer(name, key) if cell.ran else None
+            score = self._evidence.item_scores.get(name, {}).get(key) if cell.ran else None
+            state = score.state if score else cell.outcome.state if not cell.ran else "no answer"
             said = answer.text if answer else ""
             end = answer.finish_reason if answer else "none"
             groups.setdefault((said, state, end), []).append(name)
@@ -237,7 +237,7 @@ class Items:
         """The prompt as every cell saw it: the pinned ids first, then what differs from them."""
         groups: dict[tuple[tuple[int, ...], str | None], list[str]] = {}
         for cell in self._evidence.cells:
-            answer = self._evidence.answer(cell.cell.id, prompt.key) if ran(cell) else None
+            answer = self._evidence.answer(cell.cell.id, prompt.key) if cell.ran else None
             if answer is not None:
                 rendered = answer.prompt_text if answer.prompt_text != prompt.text else None
                 groups.setdefault((answer.prompt_ids, rendered), []).append(cell.cell.id)

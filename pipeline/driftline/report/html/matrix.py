@@ -10,7 +10,7 @@ from driftline.report.escape import Safe
 from driftline.report.figures import score as score_figure
 from driftline.report.html.changes import ChangedItem, is_change
 from driftline.report.html.names import Names, numbers
-from driftline.report.model import ReportInput, ran
+from driftline.report.model import ReportInput
 from driftline.schema.cells import CellRecord
 from driftline.schema.hops import ItemDrift
 
@@ -151,7 +151,7 @@ def matrix(evidence: ReportInput, changed: Sequence[ChangedItem], names: Names) 
 def _total(evidence: ReportInput, cell: CellRecord, evalset: str) -> Total:
     if not evidence.was_asked(cell.cell.id, evalset):
         return Total("", Safe("not asked"))
-    if not ran(cell):
+    if not cell.ran:
         return Total(cell.outcome.state, Safe(cell.outcome.state))
     found = evidence.scores_by_cell.get(cell.cell.id, {}).get(evalset)
     if found is None or not found.n_scored:
@@ -230,7 +230,7 @@ def _mark(evidence: ReportInput, cell: CellRecord, key: str, drift: _Drift) -> M
     name = cell.cell.id
     if not evidence.was_asked(name, evidence.prompts[key].evalset):
         return NOTHING
-    if not ran(cell):
+    if not cell.ran:
         return Mark("x", cell.outcome.state)
     score = evidence.item_scores.get(name, {}).get(key)
     if score is None:
@@ -244,7 +244,7 @@ def _mark(evidence: ReportInput, cell: CellRecord, key: str, drift: _Drift) -> M
     elif change is not None:
         classes.append("d")
         said.append("other tokens")
-    if cell.floor is not None and key in cell.floor.different:
+    if key in cell.unstable:
         classes.append("z")
         said.append("unstable")
     return Mark(" ".join(classes), ", ".join(said))

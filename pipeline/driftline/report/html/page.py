@@ -28,7 +28,7 @@ from driftline.report.html.names import Names
 from driftline.report.html.verdict import examples, verdict
 from driftline.report.machines import machine_rows
 from driftline.report.markdown import FORMATS, TEMPLATES
-from driftline.report.model import ReportInput, ran
+from driftline.report.model import ReportInput
 from driftline.report.settings import runtime_matrix
 from driftline.schema.gate import GateReport, GateVerdict
 from driftline.schema.text import SourceVocabulary
@@ -151,13 +151,13 @@ def _facts(evidence: ReportInput) -> dict[str, Any]:
         "runtimes": runtime_matrix(evidence.cells),
         "machines": machine_rows(evidence),
         "artifacts": views.artifact_rows(evidence.artifacts),
-        "failed": [cell for cell in evidence.cells if not ran(cell)],
+        "failed": [cell for cell in evidence.cells if not cell.ran],
         "partly": [hop for hop in every if hop.reason],
         "unmeasured": [hop for hop in compared if hop.split is None],
         "withheld": [row for row in measured if row.split.withheld],
         "unchecked": views.unchecked(evidence),
         "errored": views.errored(evidence),
-        "unstable": [cell for cell in evidence.cells if cell.floor and cell.floor.different],
+        "unstable": [cell for cell in evidence.cells if cell.unstable],
     }
 
 

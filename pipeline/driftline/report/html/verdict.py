@@ -8,7 +8,7 @@ from typing import Literal
 
 from driftline.report import hops
 from driftline.report.html.changes import Change, changes, components, is_change, of_hop
-from driftline.report.model import ReportInput, ran
+from driftline.report.model import ReportInput
 from driftline.schema.gate import GateVerdict
 from driftline.schema.hops import Component, Finding, HopDrift
 
@@ -156,7 +156,7 @@ def _furthest(hop: HopDrift) -> list[str]:
 
 def _headline(evidence: ReportInput) -> str:
     words = _outcome(evidence)
-    failed = [cell for cell in evidence.cells if not ran(cell)]
+    failed = [cell for cell in evidence.cells if not cell.ran]
     if failed:
         words += f" {len(failed)} of {len(evidence.cells)} cells did not run."
     return f"Gate: {evidence.gate.verdict}. {words}" if evidence.gate else words
