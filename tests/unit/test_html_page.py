@@ -16,7 +16,6 @@ from rich.console import Console
 
 from driftline.commands.show import tables as shown
 from driftline.gate.evaluation import outlook
-from driftline.golden.grade import EvalsetScore
 from driftline.report import markdown
 from driftline.report.figures import brief
 from driftline.report.html import page
@@ -539,8 +538,7 @@ class TestPlots:
     @settings(deadline=None, max_examples=30)
     def test_a_hostile_name_is_one_field_and_no_formula(self, name: str) -> None:
         found = evidence()
-        summaries = [each for each in found.scores if isinstance(each, EvalsetScore)]
-        scores = tuple(each.model_copy(update={"evalset": name}) for each in summaries)
+        scores = tuple(each.model_copy(update={"evalset": name}) for each in found.scores)
         made = plots(replace(found, scores=scores))["scores.csv"]
         read = list(csv.reader(io.StringIO(made)))
         assert len(read) == len(made.splitlines())

@@ -8,11 +8,11 @@ from driftline.drift.hops import median_divergence
 from driftline.evidence import scored
 from driftline.gate import judgement
 from driftline.gate.evaluation import outlook
-from driftline.golden.grade import EvalsetScore
 from driftline.machines import imported
 from driftline.project import params
 from driftline.report.model import ReportInput
 from driftline.schema.hops import DriftReport
+from driftline.schema.scores import EvalsetScore
 from driftline.schema.values import load, load_lines
 from driftline.store import records
 

@@ -13,10 +13,11 @@ from driftline.report.html.changes import components, is_change
 from driftline.report.html.layout import Layout, Placed, layered
 from driftline.report.html.markup import NONE, fill, joined
 from driftline.report.html.names import Names
-from driftline.report.model import EvalsetScore, ReportInput
+from driftline.report.model import ReportInput
 from driftline.report.views import artifact_rows
 from driftline.schema.cells import CellRecord
 from driftline.schema.hops import Finding, HopDrift
+from driftline.schema.scores import EvalsetScore
 
 WIDTH, GAP, ABOVE = 178, 112, 14
 """Pixels: a box, the space right of it where hops are, the space below it."""
