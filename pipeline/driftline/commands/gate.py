@@ -52,7 +52,7 @@ def gate(
     """
     if as_json and annotate:
         raise click.UsageError("--json and --annotate both print: choose one")
-    report, found, refusal = _judged(revision)
+    report, found, refusal = _judge(revision)
     if junit:
         _put(junit, _junit(report, found, is_here=revision is None))
     if summary or comment:
@@ -79,13 +79,13 @@ def gate(
     sys.exit(report.exit_code)
 
 
-def _judged(revision: str | None) -> tuple[GateReport, Evidence | None, RefusedError | None]:
+def _judge(revision: str | None) -> tuple[GateReport, Evidence | None, RefusedError | None]:
     """The report with its evidence, or with why that was refused."""
     from driftline.errors import RefusedError
     from driftline.gate import evaluation, judgement
 
     try:
-        return *judgement.judged(revision, today=date.today()), None
+        return *judgement.judge(revision, today=date.today()), None
     except RefusedError as error:
         return evaluation.refused(error, today=date.today()), None, error
 
@@ -153,7 +153,7 @@ def bless(reason_id: str, reason: str, expires: Any) -> None:
     head = date.fromisoformat(_git_fact("show", "-s", "--format=%cs", "HEAD"))
     until = expires.date() if expires else head + LASTS
     _check_is_ahead(until)
-    report, _ = judgement.judged(None, today=date.today())
+    report, _ = judgement.judge(None, today=date.today())
     made = blessings.bless(
         report, reason_id, reason=reason, by=_name(), accepted=head, expires=until
     )
@@ -216,7 +216,7 @@ def lines(report: GateReport) -> Iterator[str]:
 
     Whatever an artifact, a model or a user wrote is escaped.
     """
-    from driftline.publish import words
+    from driftline.gate import words
     from driftline.report.escape import visible
 
     for row in report.stops:
@@ -235,7 +235,7 @@ def lines(report: GateReport) -> Iterator[str]:
 
 def _line(row: GateVerdict) -> str:
     """`quantize A → B · pods: 1 of 40 flipped (weights, not a near-tie): pods-040 · …`."""
-    from driftline.publish import words
+    from driftline.gate import words
     from driftline.report.escape import visible
 
     found = filter(None, (words.said(row), words.items(row)))

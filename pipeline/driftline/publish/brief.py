@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from driftline.evidence.lineage import Evidence
-from driftline.publish import words
+from driftline.gate import words
 from driftline.report.comparison import body
 from driftline.report.escape import Safe, cell, code, optional, prose, word
 from driftline.report.figures import brief, percent

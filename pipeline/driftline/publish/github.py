@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from driftline.publish import words
+from driftline.gate import words
 from driftline.report.escape import visible
 from driftline.schema.gate import GateReport, GateVerdict
 

@@ -14,9 +14,9 @@ from typing import Literal
 from xml.etree import ElementTree as ET
 
 from driftline.evidence.lineage import Evidence
+from driftline.gate import words
 from driftline.gate.policy import any_of
 from driftline.project import params
-from driftline.publish import words
 from driftline.report.escape import visible
 from driftline.schema.cells import CellRecord
 from driftline.schema.gate import GateReport, GateVerdict

@@ -90,10 +90,10 @@ class ReportInput:
     @cached_property
     def scores_by_cell(self) -> dict[str, dict[str, EvalsetScore]]:
         """Per cell and evalset name."""
-        found: dict[str, dict[str, EvalsetScore]] = {}
+        scores: dict[str, dict[str, EvalsetScore]] = {}
         for score in self.scores:
-            found.setdefault(score.cell, {})[score.evalset] = score
-        return found
+            scores.setdefault(score.cell, {})[score.evalset] = score
+        return scores
 
     @cached_property
     def blame_by_item(self) -> dict[tuple[str, str], Blame]:
@@ -109,3 +109,10 @@ class ReportInput:
     def answer(self, cell: str, key: str) -> Completion | None:
         """A cell's answer to one prompt, if it has one."""
         return self.completions.get(cell, {}).get(key)
+
+    def question(self, key: str) -> str:
+        """What a prompt asks last: its last message, or the raw prompt."""
+        prompt = self.prompts.get(key)
+        if prompt is None:
+            return ""
+        return prompt.messages[-1].content if prompt.messages else prompt.prompt or ""

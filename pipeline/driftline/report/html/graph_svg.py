@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from driftline.report.changes import components, is_change
 from driftline.report.escape import visible
 from driftline.report.figures import bits, brief
-from driftline.report.html.changes import components, is_change
 from driftline.report.html.layout import Layout, Placed, layered
 from driftline.report.html.markup import NONE, fill, joined
 from driftline.report.html.names import Names

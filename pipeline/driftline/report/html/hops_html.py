@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from driftline.report import hops
+from driftline.report.changes import Change, changes, components, of_hop
 from driftline.report.html import charts
-from driftline.report.html.changes import Change, changes, components, of_hop
 from driftline.report.html.graph_svg import look
 from driftline.report.html.matrix import words
 from driftline.report.html.names import Names

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from driftline.drift.cause import first_difference
+from driftline.report.candidates import Candidate, Parting, Partings
+from driftline.report.changes import Change, ChangedItem, parted_before
 from driftline.report.escape import Safe
 from driftline.report.html import prose
-from driftline.report.html.candidates import Candidate, Parting, Partings
-from driftline.report.html.changes import Change, ChangedItem
 from driftline.report.html.markup import NONE, fill
-from driftline.report.html.matrix import MARKS, excerpt, question, words
+from driftline.report.html.matrix import MARKS, excerpt, words
 from driftline.report.html.names import Names, numbers
 from driftline.report.model import ReportInput
 from driftline.schema.answers import Completion, PinnedPrompt
@@ -118,11 +118,13 @@ class Items:
         self,
         evidence: ReportInput,
         names: Names,
+        full: Collection[tuple[int, str]],
         vocabulary: SourceVocabulary | None,
         partings: Partings,
     ) -> None:
-        """Nothing is made yet."""
+        """`full` are places of the changes that are shown in full; nothing is made yet."""
         self._evidence, self._names, self._partings = evidence, names, partings
+        self._full = full
         self._pieces = vocabulary.pieces if vocabulary else ()
         self._special = frozenset(vocabulary.special) if vocabulary else frozenset()
         self._ends = frozenset(vocabulary.eos) if vocabulary else frozenset()
@@ -136,15 +138,15 @@ class Items:
             key=key,
             anchor=names.items[key],
             number=names.evalsets.get(prompt.evalset, -1) if prompt else -1,
-            question=excerpt(question(evidence, key), 160),
+            question=excerpt(evidence.question(key), 160),
             expected=None if reference is None else prose.shown(reference, ANSWER),
             tags=names.tags_of.get(key, ()),
             tag_numbers=names.tag_numbers(key),
             hops=numbers(change.at for change in item.changes),
             components=words(change.component for change in item.changes),
             changed=item,
-            changes=tuple(self._change(change) for change in item.full),
-            rest=item.rest,
+            changes=tuple(self._change(each) for each in item.changes if each.place in self._full),
+            rest=tuple(each for each in item.changes if each.place not in self._full),
             answers=self._answers(key),
             seen=self._seen(prompt) if prompt else (),
         )
@@ -155,8 +157,7 @@ class Items:
         hop, item = change.hop.hop, change.item
         parting = self._partings.get((hop.name, item.key), Parting())
         parent = self._evidence.answer(hop.parent, item.key)
-        entry = self._evidence.blame_by_item.get((hop.child, item.key))
-        earlier = entry.sequence_hop if entry and entry.sequence_hop != hop.name else None
+        parted = parted_before(self._evidence, change)
         said = self._emitted(hop.child, item)
         return ChangeView(
             change=change,
@@ -165,7 +166,7 @@ class Items:
             parent=self._side(hop.parent, item, item.parent_state, parting.parent),
             child=self._side(hop.child, item, item.child_state, parting.child),
             weights=_likely(parting.weights, said),
-            first_hop=earlier or "",
+            first_hop=(parted.sequence_hop or "") if parted else "",
         )
 
     def _side(

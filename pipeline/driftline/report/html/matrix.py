@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from driftline.report.changes import ChangedItem, is_change
 from driftline.report.escape import Safe
 from driftline.report.figures import score as score_figure
-from driftline.report.html.changes import ChangedItem, is_change
 from driftline.report.html.names import Names, numbers
 from driftline.report.model import ReportInput
 from driftline.schema.cells import CellRecord
@@ -197,7 +197,7 @@ def _row(
     changes = item.changes if item else ()
     return Row(
         key=key,
-        question=excerpt(question(evidence, key)),
+        question=excerpt(evidence.question(key)),
         anchor=names.items.get(key, ""),
         hops=numbers(change.at for change in changes),
         components=words(change.component for change in changes),
@@ -210,14 +210,6 @@ def _row(
 def words(found: Iterable[str | None]) -> str:
     """Different words in order, as the value of an attribute."""
     return " ".join(sorted({each for each in found if each}))
-
-
-def question(evidence: ReportInput, key: str) -> str:
-    """What was asked last."""
-    prompt = evidence.prompts.get(key)
-    if prompt is None:
-        return ""
-    return prompt.messages[-1].content if prompt.messages else prompt.prompt or ""
 
 
 def excerpt(text: str, most: int = EXCERPT) -> str:

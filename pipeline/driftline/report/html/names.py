@@ -9,6 +9,7 @@ from functools import cached_property
 
 from driftline.report.model import ReportInput
 from driftline.report.views import evalsets
+from driftline.schema.cells import CellSpec
 from driftline.store.digest import sha256_text
 
 LONGEST = 150
@@ -76,6 +77,16 @@ class Names:
             for scores in self.evidence.item_scores.values()
             for key, score in scores.items()
         }
+
+    @cached_property
+    def specs(self) -> dict[str, CellSpec]:
+        """A cell's specification by its id."""
+        return {record.cell.id: record.cell for record in self.evidence.cells}
+
+    def short(self, cell: str) -> str:
+        """A cell's id without what is the same for neighbours: `mlx/audit/4bit` → `mlx 4bit`."""
+        spec = self.specs.get(cell)
+        return f"{spec.runtime} {spec.form}" if spec else cell
 
     def tag_numbers(self, key: str) -> str:
         """Numbers of an item's tags, for the filter."""

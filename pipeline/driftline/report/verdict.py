@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from driftline.report import hops
-from driftline.report.html.changes import Change, changes, components, is_change, of_hop
+from driftline.report.changes import Change, changes, components, is_change, of_hop
 from driftline.report.model import ReportInput
 from driftline.schema.gate import GateVerdict
 from driftline.schema.hops import Component, Finding, HopDrift
