@@ -52,17 +52,17 @@ def gate(
     """
     if as_json and annotate:
         raise click.UsageError("--json and --annotate both print: choose one")
-    report, found, refusal = _judge(revision)
+    report, evidence, refusal = _judge(revision)
     if junit:
-        _put(junit, _junit(report, found, is_here=revision is None))
+        _put(junit, _junit(report, evidence, is_here=revision is None))
     if summary or comment:
         from driftline.publish import brief
 
-        since = _since(found) if found and revision is None else ""
+        since = _since(evidence) if evidence and revision is None else ""
         if summary:
-            _put(summary, brief.summary(report, found, baseline=since), append=True)
+            _put(summary, brief.summary(report, evidence, baseline=since), append=True)
         if comment:
-            _put(comment, brief.comment(report, found, baseline=since))
+            _put(comment, brief.comment(report, evidence, baseline=since))
     if annotate:
         from driftline.publish.github import commands
 
@@ -90,21 +90,21 @@ def _judge(revision: str | None) -> tuple[GateReport, Evidence | None, RefusedEr
         return evaluation.refused(error, today=date.today()), None, error
 
 
-def _junit(report: GateReport, found: Evidence | None, *, is_here: bool) -> str:
+def _junit(report: GateReport, evidence: Evidence | None, *, is_here: bool) -> str:
     """JUnit XML, with the answers of the working tree where it is about that."""
     from driftline.publish import answers, junit
 
-    given = answers.answers(report, found) if found and is_here else None
-    return junit.junit(report, found, given)
+    given = answers.answers(report, evidence) if evidence and is_here else None
+    return junit.junit(report, evidence, given)
 
 
-def _since(found: Evidence) -> str:
+def _since(evidence: Evidence) -> str:
     """What differs from the baseline that params.yaml names, as Markdown; empty without one."""
     from driftline.gate import judgement
     from driftline.project import params
     from driftline.publish import brief
 
-    baseline = judgement.baseline(params.read(), found)
+    baseline = judgement.baseline(params.read(), evidence)
     return brief.since(baseline) if baseline else ""
 
 
@@ -238,6 +238,6 @@ def _line(row: GateVerdict) -> str:
     from driftline.gate import words
     from driftline.report.escape import visible
 
-    found = filter(None, (words.said(row), words.items(row)))
-    parts = [visible(words.subject(row)), *(visible(each, LINE) for each in found)]
+    told = filter(None, (words.said(row), words.items(row)))
+    parts = [visible(words.subject(row)), *(visible(each, LINE) for each in told)]
     return " · ".join(filter(None, (": ".join(parts), visible(row.look))))

@@ -43,12 +43,12 @@ def _cells(project: params.Params, runtimes: tuple[str, ...]) -> list[CellSpec]:
                 f'--only: no runtime "{name}"{close}; known: {", ".join(params.MOVABLE)}',
                 remedy="driftline run --only RUNTIME   (Transformers runs on the first machine)",
             )
-    found = [spec for spec in plan.plan(project) if spec.runtime in runtimes]
-    if not found:
+    cells = [spec for spec in plan.plan(project) if spec.runtime in runtimes]
+    if not cells:
         raise InputError(
             f"--only: this project has no cell in {', '.join(runtimes)}", remedy="driftline plan"
         )
-    return found
+    return cells
 
 
 def _pull(absent: set[Path]) -> None:

@@ -93,43 +93,43 @@ def outlook(report: GateReport) -> tuple[Later, ...]:
     Of a report in which every blessing is in force (`ALWAYS`), that is all there is to say about
     time: a page made from it is the same whenever it is made.
     """
-    found, verdict = [], report.verdict
+    changes, verdict = [], report.verdict
     lasting = [(each.blessed.expires, each.verdict) for each in report.checks if each.blessed]
     for end in sorted({expires for expires, _ in lasting}):
         over = [known for expires, known in lasting if expires <= end]
         then = worst((report.verdict, *over))
         if then != verdict:
-            found.append(Later(after=end, verdict=then))
+            changes.append(Later(after=end, verdict=then))
             verdict = then
-    return tuple(found)
+    return tuple(changes)
 
 
 def refused(error: DriftlineError, *, today: date) -> GateReport:
     """The report on evidence that cannot be read as what it says it is."""
-    found = row("evidence", "", "refused", error.message, id_="evidence", look=error.remedy)
+    check = row("evidence", "", "refused", error.message, id_="evidence", look=error.remedy)
     return GateReport(
         verdict="refused",
         exit_code=EXIT_CODES["refused"],
         judged_on=today,
         index_seal="",
         policy=None,
-        checks=(found,),
+        checks=(check,),
     )
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """The verdict on all of them; `pass` on none."""
-    found = set(verdicts)
-    return next((verdict for verdict in EXIT_CODES if verdict in found), "pass")
+    given = set(verdicts)
+    return next((verdict for verdict in EXIT_CODES if verdict in given), "pass")
 
 
-def _place(found: GateVerdict, cells: Mapping[str, int]) -> tuple[Any, ...]:
+def _place(check: GateVerdict, cells: Mapping[str, int]) -> tuple[Any, ...]:
     return (
-        ORDER.index(found.verdict),
-        cells.get(found.cell, len(cells)),
-        CHECKS.index(found.check),
-        found.id,
-        found.message,
+        ORDER.index(check.verdict),
+        cells.get(check.cell, len(cells)),
+        CHECKS.index(check.check),
+        check.id,
+        check.message,
     )
 
 
@@ -151,8 +151,8 @@ def check_made_with(project: Params, evidence: Evidence) -> None:
 
 def _results(project: Params) -> dict[str, Any]:
     """What of params.yaml changes a result: of `limits` only threads do."""
-    found = project.model_dump(mode="json", exclude={"elsewhere", "limits"})
-    return {**found, "limits.threads": project.limits.threads}
+    values = project.model_dump(mode="json", exclude={"elsewhere", "limits"})
+    return {**values, "limits.threads": project.limits.threads}
 
 
 def _project(evidence: Evidence) -> Params:
@@ -189,10 +189,10 @@ class _Gate:
     def rows(self) -> list[GateVerdict]:
         """Every check; that nothing was judged is a reason not to pass."""
         limited = [each for hop in self._hops() for each in self._limited(hop)]
-        judged = [found for hop, scope, limits in limited for found in counted(hop, scope, limits)]
-        judged += corrected([test for each in limited for test in intervals(*each)])
-        rows = [*self._cells(), *map(self._finding, self.evidence.index.findings), *judged]
-        if not judged and not any(each.stops for each in rows):
+        of_hops = [check for each in limited for check in counted(*each)]
+        of_hops += corrected([test for each in limited for test in intervals(*each)])
+        rows = [*self._cells(), *map(self._finding, self.evidence.index.findings), *of_hops]
+        if not of_hops and not any(each.stops for each in rows):
             said = "no hop is held against any limit: nothing was judged"
             look = "driftline gate --json   (it has the policy)"
             rows.append(row("evidence", "", "undecided", said, id_="evidence", look=look))
@@ -267,27 +267,27 @@ class _Gate:
 
     # -- findings
 
-    def _finding(self, found: Finding) -> GateVerdict:
-        cell = found.where.rpartition(" → ")[2]
+    def _finding(self, finding: Finding) -> GateVerdict:
+        cell = finding.where.rpartition(" → ")[2]
         kind = self.kinds.get(cell)
         codes, rule = policies.allowed(self.policy, kind, cell)
-        verdict: Verdict = "pass" if found.code in codes else "fail"
+        verdict: Verdict = "pass" if finding.code in codes else "fail"
         if self._is_experimental(cell):
             verdict, rule = "skipped", None
         look = "reports/lineage.md#findings"
-        if found.items:
-            look = f"driftline explain {found.items[0]}"
-        elif found.component == "weights" and kind in ("convert", "quantize"):
+        if finding.items:
+            look = f"driftline explain {finding.items[0]}"
+        elif finding.component == "weights" and kind in ("convert", "quantize"):
             look = f"driftline budget {cell}"
         return row(
             "finding",
             cell,
             verdict,
-            f"{found.code}: {found.message}",
-            id_=f"{found.code}:{cell}",
+            f"{finding.code}: {finding.message}",
+            id_=f"{finding.code}:{cell}",
             hop=self.evidence.hops.get(cell),
-            cause=found.component or "",
-            keys=found.items,
+            cause=finding.component or "",
+            keys=finding.items,
             look=look,
             rule=rule,
         )

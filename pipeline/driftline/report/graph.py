@@ -62,19 +62,19 @@ def _cell_node(node: str, cell: CellRecord, evidence: ReportInput) -> str:
 
 
 def _conversions(artifacts: Iterable[ArtifactRecord], nodes: dict[str, str]) -> list[str]:
-    found = []
+    edges = []
     for artifact in artifacts:
         for parent in artifact.parents:
             start, end = nodes.get(parent.identity), nodes[artifact.identity]
             if start is not None and start != end:
-                found.append(f'{start} -->|"{label(artifact.conversion)}"| {end}')
-    return list(dict.fromkeys(found))
+                edges.append(f'{start} -->|"{label(artifact.conversion)}"| {end}')
+    return list(dict.fromkeys(edges))
 
 
 def _runs(cells: Iterable[CellRecord], nodes: dict[str, str], ids: dict[str, str]) -> list[str]:
-    found = []
+    edges = []
     for cell in cells:
         for identity in (cell.artifact_identity, cell.adapter_identity):
             if identity in nodes:
-                found.append(f"{nodes[identity]} -.-> c_{ids[cell.cell.id]}")
-    return found
+                edges.append(f"{nodes[identity]} -.-> c_{ids[cell.cell.id]}")
+    return edges

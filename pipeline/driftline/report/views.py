@@ -57,8 +57,8 @@ class Unanswered:
 
 def states(evidence: ReportInput) -> tuple[Count, ...]:
     """Cells per state, every state named."""
-    found = [cell.outcome.state for cell in evidence.cells]
-    return tuple(Count(found.count(state), state) for state in STATES)
+    ended = [cell.outcome.state for cell in evidence.cells]
+    return tuple(Count(ended.count(state), state) for state in STATES)
 
 
 def evalsets(evidence: ReportInput) -> tuple[str, ...]:
@@ -103,13 +103,13 @@ def artifact_rows(artifacts: Sequence[ArtifactRecord]) -> tuple[ArtifactRow, ...
 
 def unchecked(evidence: ReportInput) -> tuple[str, ...]:
     """Keys of answered prompts that have no check, in the order of the prompts."""
-    found = {
+    keys = {
         key
         for scores in evidence.item_scores.values()
         for key, item in scores.items()
         if item.state == "unchecked"
     }
-    return tuple(key for key in evidence.prompts if key in found)
+    return tuple(key for key in evidence.prompts if key in keys)
 
 
 def errored(evidence: ReportInput) -> tuple[Unanswered, ...]:

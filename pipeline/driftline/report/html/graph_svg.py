@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from markupsafe import Markup
 
@@ -15,7 +16,7 @@ from driftline.report.html.markup import NONE, fill, joined
 from driftline.report.html.names import Names
 from driftline.report.model import ReportInput
 from driftline.report.views import artifact_rows
-from driftline.schema.cells import CellRecord
+from driftline.schema.cells import CellRecord, CellSpec
 from driftline.schema.hops import Finding, HopDrift
 from driftline.schema.scores import EvalsetScore
 
@@ -111,12 +112,12 @@ def _in_depth(layout: Layout, nodes: dict[str, Node]) -> list[tuple[str, Node]]:
     for parent, child in layout.edges:
         children.setdefault(parent, []).append(child)
     waiting = [name for name in reversed(nodes) if layout.nodes[name].column == 0]
-    found = []
+    ordered = []
     while waiting:
         name = waiting.pop()
-        found.append((name, nodes[name]))
+        ordered.append((name, nodes[name]))
         waiting += reversed(children.get(name, []))
-    return found
+    return ordered
 
 
 # ------------------------------------------------------------------------------------- what it says
@@ -124,11 +125,10 @@ def _in_depth(layout: Layout, nodes: dict[str, Node]) -> list[tuple[str, Node]]:
 
 def _nodes(evidence: ReportInput) -> list[Node]:
     sizes = {row.record.identity: row for row in artifact_rows(evidence.artifacts)}
-    found = []
+    nodes = []
     for cell in evidence.cells:
         row = sizes.get(cell.artifact_identity)
         adapter = sizes.get(cell.adapter_identity or "")
-        name = cell.cell.artifact.removeprefix("artifacts/")
         facts = [cell.cell.runtime]
         if row is not None and adapter is None:
             census = row.record.census
@@ -137,21 +137,21 @@ def _nodes(evidence: ReportInput) -> list[Node]:
         elif adapter is not None:
             facts.append(f"+ adapter {human(adapter.size)}")
         own = list(evidence.scores_by_cell.get(cell.cell.id, {}).values()) if cell.ran else []
-        found.append(
+        nodes.append(
             Node(
                 cell=cell,
-                title=_attached(cell) if cell.cell.adapter else name,
+                title=_attached(cell.cell) if cell.cell.adapter else cell.cell.artifact_name,
                 facts=" · ".join(facts),
                 scores=tuple(_score(each) for each in own[:SCORES]),
                 more=max(0, len(own) - SCORES),
             )
         )
-    return found
+    return nodes
 
 
-def _attached(cell: CellRecord) -> str:
+def _attached(cell: CellSpec) -> str:
     """A checkpoint with its adapter: `base + audit`."""
-    return f"{cell.cell.artifact.rpartition('/')[2]} + {cell.cell.variant}"
+    return f"{PurePosixPath(cell.artifact).name} + {cell.variant}"
 
 
 def _score(score: EvalsetScore) -> Score:
@@ -189,7 +189,7 @@ def look(hop: HopDrift, findings: Iterable[Finding]) -> str:
         return "missing"
     if hop.worse:
         return "worse"
-    if any(found.where == hop.hop.name and found.component for found in findings):
+    if any(finding.where == hop.hop.name and finding.component for finding in findings):
         return "fault"
     if hop.hop.kind == "adapter":
         return "adapter"

@@ -272,14 +272,14 @@ class Items:
             return "the pinned ids, rendered otherwise"
         for cell in cells:
             hop = self._evidence.hops_by_child.get(cell)
-            for found in hop.text.prompts if hop else ():
-                if found.key == prompt.key:
-                    return _difference(found)
+            for difference in hop.text.prompts if hop else ():
+                if difference.key == prompt.key:
+                    return _difference(difference)
         return f"other ids from place {first_difference(prompt.ids, ids)} on"
 
 
-def _difference(found: PromptDifference) -> str:
-    return f"{found.cause}: {found.detail}" if found.detail else found.cause
+def _difference(difference: PromptDifference) -> str:
+    return f"{difference.cause}: {difference.detail}" if difference.detail else difference.cause
 
 
 def _rendered(pinned: str, own: str | None) -> Markup | None:

@@ -153,10 +153,10 @@ def _total(evidence: ReportInput, cell: CellRecord, evalset: str) -> Total:
         return Total("", Safe("not asked"))
     if not cell.ran:
         return Total(cell.outcome.state, Safe(cell.outcome.state))
-    found = evidence.scores_by_cell.get(cell.cell.id, {}).get(evalset)
-    if found is None or not found.n_scored:
-        return Total("–", score_figure(found))
-    return Total(f"{found.states.get('correct', 0)}/{found.n_scored}", score_figure(found))
+    score = evidence.scores_by_cell.get(cell.cell.id, {}).get(evalset)
+    if score is None or not score.n_scored:
+        return Total("–", score_figure(score))
+    return Total(f"{score.states.get('correct', 0)}/{score.n_scored}", score_figure(score))
 
 
 def _column(cell: CellRecord) -> Column:
@@ -180,10 +180,10 @@ class _Drift:
 
 def by_variant(cells: Iterable[CellRecord]) -> tuple[CellRecord, ...]:
     """Cells of one variant together, variants in the order in which they first occur."""
-    found: dict[str, list[CellRecord]] = {}
+    variants: dict[str, list[CellRecord]] = {}
     for cell in cells:
-        found.setdefault(cell.cell.variant, []).append(cell)
-    return tuple(cell for own in found.values() for cell in own)
+        variants.setdefault(cell.cell.variant, []).append(cell)
+    return tuple(cell for own in variants.values() for cell in own)
 
 
 def _row(
@@ -203,13 +203,13 @@ def _row(
         components=words(change.component for change in changes),
         tags=names.tag_numbers(key),
         changed=item is not None,
-        marks=tuple(_mark(evidence, cell, key, drift) for cell in cells),
+        marks=tuple(_state(evidence, cell, key, drift) for cell in cells),
     )
 
 
-def words(found: Iterable[str | None]) -> str:
+def words(every: Iterable[str | None]) -> str:
     """Different words in order, as the value of an attribute."""
-    return " ".join(sorted({each for each in found if each}))
+    return " ".join(sorted({each for each in every if each}))
 
 
 def excerpt(text: str, most: int = EXCERPT) -> str:
@@ -218,7 +218,7 @@ def excerpt(text: str, most: int = EXCERPT) -> str:
     return line if len(line) <= most else f"{line[:most]}…"
 
 
-def _mark(evidence: ReportInput, cell: CellRecord, key: str, drift: _Drift) -> Mark:
+def _state(evidence: ReportInput, cell: CellRecord, key: str, drift: _Drift) -> Mark:
     name = cell.cell.id
     if not evidence.was_asked(name, evidence.prompts[key].evalset):
         return NOTHING

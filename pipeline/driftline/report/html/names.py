@@ -20,7 +20,7 @@ def anchors(prefix: str, names: Mapping[str, str]) -> dict[str, str]:
 
     `#hop=mlx/audit/4bit` is a link that people can read, write and keep.
     """
-    found: dict[str, str] = {}
+    ids: dict[str, str] = {}
     taken: set[str] = set()
     for key, name in names.items():
         plain = re.sub(r"[^A-Za-z0-9._/+-]", "_", name)
@@ -30,8 +30,8 @@ def anchors(prefix: str, names: Mapping[str, str]) -> dict[str, str]:
         while anchor in taken:
             anchor = f"{anchor}_{sha256_text(key)[:12]}"
         taken.add(anchor)
-        found[key] = anchor
-    return found
+        ids[key] = anchor
+    return ids
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Names:
     @cached_property
     def tags(self) -> dict[str, int]:
         """A tag's number, in alphabetical order."""
-        found = sorted({tag for tags in self.tags_of.values() for tag in tags})
-        return {tag: number for number, tag in enumerate(found)}
+        names = sorted({tag for tags in self.tags_of.values() for tag in tags})
+        return {tag: number for number, tag in enumerate(names)}
 
     @cached_property
     def tags_of(self) -> dict[str, tuple[str, ...]]:
