@@ -8,6 +8,7 @@ import hashlib
 import io
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from hypothesis import given, settings
 from rich.console import Console
 
 from driftline.gate.evaluation import outlook
+from driftline.project.params import ROOT_CELL
 from driftline.report import markdown
-from driftline.report.candidates import Candidate, Parting
+from driftline.report.candidates import Candidate, Parting, texts_of
 from driftline.report.changes import PER_HOP, changed_items, changes, selected
 from driftline.report.figures import brief
 from driftline.report.html import page
@@ -36,6 +38,7 @@ from driftline.schema.hops import Cause, Finding, Split
 from driftline.schema.scores import ItemState
 from driftline.schema.statistics import SequenceDrift
 from driftline.schema.text import PromptDifference, SourceVocabulary, TextDrift
+from driftline.schema.weights import CounterfactualRecord
 from driftline.store.digest import sha256_text
 from tests.factories import completion, project, prompts, record, report_input
 from tests.unit.html_pages import named, rows, tables, tree, words, xml
@@ -53,6 +56,7 @@ from tests.unit.report_evidence import (
     check,
     distributions,
     failing,
+    forced,
     gate_report,
     nasty,
     one_bad_cell,
@@ -472,7 +476,7 @@ class TestOptional:
         return report_input(PROJECT, ITEMS, verdict=state)
 
 
-class TestStanding:
+class TestGateAndBaseline:
     """The other reports say of the gate and the baseline what the page says."""
 
     def test_markdown(self) -> None:
@@ -587,6 +591,35 @@ class TestSelection:
     def test_everything_is_shown_where_it_fits(self) -> None:
         every = changes(evidence())
         assert {each.place for each in selected(every)} == {each.place for each in every} != set()
+
+
+class TestCandidates:
+    def stored(self, *counterfactuals: CounterfactualRecord) -> set[str]:
+        """Cells whose stored weights have distributions of their own."""
+        text = Path("artifacts") / "texts" / "base"
+        text.mkdir(parents=True)
+        (text / "sequences.jsonl").write_text("")
+        found = replace(report_input(SMALL, ITEMS), counterfactuals=counterfactuals)
+        cells = tuple(
+            cell.model_copy(update={"forced": (forced("base", None),)}) for cell in found.cells
+        )
+        return set(texts_of(SMALL, replace(found, cells=cells)).stored)
+
+    @pytest.fixture(autouse=True)
+    def _somewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+
+    def test_a_counterfactual_has_them_where_its_record_says_so(self) -> None:
+        kept = (forced("base", None),)
+        withheld = stored("gguf/base/q2_k", trusted=False, reason="no loader")
+        known = (stored("gguf/base/q8_0", forced=kept), stored("checkpoints/base"), withheld)
+        assert self.stored(*known) == {Q8}
+
+    def test_that_is_asked_of_a_checkpoint_too(self) -> None:
+        assert self.stored(stored("checkpoints/base", forced=(forced("base", None),))) == {
+            ROOT_CELL,
+            VLLM,
+        }
 
 
 class TestVerdict:

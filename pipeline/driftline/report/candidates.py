@@ -66,6 +66,12 @@ class Texts:
 
 def read(project: params.Params, evidence: ReportInput) -> tuple[Partings, SourceVocabulary]:
     """For every answer a page shows in full; and what the source calls its tokens."""
+    vocabulary = scored.vocabulary()
+    return partings(evidence, vocabulary, texts_of(project, evidence)), vocabulary
+
+
+def texts_of(project: params.Params, evidence: ReportInput) -> Texts:
+    """What the cells that ran and their counterfactuals left on disk."""
     own: dict[str, dict[str, Distributions]] = {}
     stored: dict[str, dict[str, Distributions]] = {}
     counterfactuals = {record.artifact: record for record in evidence.counterfactuals}
@@ -77,12 +83,8 @@ def read(project: params.Params, evidence: ReportInput) -> tuple[Partings, Sourc
         if weights is not None and weights.forced:
             home = texts.counterfactual(weights.artifact)
             stored[spec.id] = texts.distributions(home, weights.forced, sources)
-    partitions = {
-        name: partition_of(texts.FOLDER / name)
-        for name in dict.fromkeys(text for kept in own.values() for text in kept)
-    }
-    vocabulary = scored.vocabulary()
-    return partings(evidence, vocabulary, Texts(own, stored, partitions)), vocabulary
+    names = dict.fromkeys(text for kept in own.values() for text in kept)
+    return Texts(own, stored, {name: partition_of(texts.FOLDER / name) for name in names})
 
 
 def partition_of(folder: Path) -> Distributions:
