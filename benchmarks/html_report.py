@@ -19,8 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from driftline.report.html.candidates import Candidate, Parting, Partings
-from driftline.report.html.changes import changes, selected
+from driftline.report.candidates import Candidate, Parting, Partings
+from driftline.report.changes import changes, selected
 from driftline.report.html.page import render
 from driftline.report.model import ReportInput
 from driftline.schema.answers import Completion, PinnedPrompt

@@ -249,7 +249,7 @@ def cell_evidence(
         scores: dict[str, ItemScore] = {}
         for prompt in own:
             said = answer(each, prompt) if answer else completion(prompt)
-            if made.outcome.state in ("error", "skipped"):
+            if not made.ran:
                 continue
             if said is None:
                 scores[prompt.key] = item_score(prompt, each.id, "errored")

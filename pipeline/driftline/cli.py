@@ -98,16 +98,12 @@ def plan() -> None:
 @clean
 def explain(item: str) -> None:
     """One item's way through the graph: prompt, answer per cell, where it first changed."""
-    from driftline.errors import InputError
-    from driftline.evidence import scored
     from driftline.project import params
     from driftline.project import plan as planning
     from driftline.report.explain import explain_item
     from driftline.report.gather import read
 
     project = params.read()
-    if not scored.DRIFT.exists():
-        raise InputError("nothing has been scored yet", remedy="driftline run")
     commands = {
         cell.spec.id: f"dvc repro --single-item --force {planning.stage(project, cell)}"
         for cell in planning.planned(project)

@@ -11,7 +11,7 @@ from driftline.drift.hops import median_divergence
 from driftline.faults import chain as faults
 from driftline.faults.chain import TEXT, Chain, Tampering
 from driftline.golden.grade import summarize
-from driftline.report.html.candidates import Partings, Texts, partings, partition_of
+from driftline.report.candidates import Partings, Texts, partings, partition_of
 from driftline.report.model import ReportInput
 from driftline.schema.answers import PinnedPrompt
 from driftline.schema.hops import DriftReport

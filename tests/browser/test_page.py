@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 
-from driftline.report.html.candidates import Candidate, Parting
+from driftline.report.candidates import Candidate, Parting
 from driftline.report.html.page import render
 from driftline.schema.answers import Completion, PinnedPrompt
 from driftline.schema.cells import CellSpec
@@ -22,8 +22,8 @@ from tests.unit.report_evidence import (
     Q2,
     Q8,
     distributions,
-    standing,
     with_cause,
+    with_gate,
     with_hop,
 )
 from tests.unit.test_html_hostile import CORPUS, everywhere
@@ -60,7 +60,7 @@ def report(*, gated: bool = False) -> str:
         )
     likely = (Candidate(2, "▁a", -0.1), Candidate(4, "`", -2.0))
     return render(
-        standing(found, "why") if gated else found,
+        with_gate(found, "why") if gated else found,
         vocabulary=WORDS,
         partings={(f"{F32} → {Q2}", WRONG): Parting(likely, likely, likely)},
     )

@@ -117,7 +117,7 @@ class Made:
         return self.outcomes.get(cell, Outcome(state=state, reason=f"{state}"))
 
     def _ran(self, cell: str) -> bool:
-        return self._outcome(cell).state in ("ok", "unstable")
+        return self._outcome(cell).ran
 
     def _record(self, spec: CellSpec) -> CellRecord:
         ran = self._ran(spec.id)
@@ -178,9 +178,9 @@ class Made:
         before, after = (of_cells.get(cell, {}) for cell in (hop.parent, hop.child))
         both = [key for key in after if key in before and key not in shaky and not failed]
         states = {key: (before[key].state, after[key].state) for key in both}
-        judged = {key: ends for key, ends in states.items() if "errored" not in ends}
-        worse = _flipped(judged, from_right=True)
-        better = _flipped(judged, from_right=False)
+        graded = {key: ends for key, ends in states.items() if "errored" not in ends}
+        worse = _flipped(graded, from_right=True)
+        better = _flipped(graded, from_right=False)
         kl = None if failed else estimate(KL[hop.kind])
         fields: dict[str, Any] = {
             "hop": hop,

@@ -357,7 +357,7 @@ class _Build:
         world, artifact = self.world, self._made[spec.artifact_name]
         adapter = self._made.get(spec.adapter_name)
         outcome = world.outcomes.get(spec.id, Outcome(state="ok"))
-        ran = outcome.state in ("ok", "unstable")
+        ran = outcome.ran
         keys = [f"{name}/{item}" for name in self._asked(spec) for item in world.items[name]]
         answers = {key: world.answer(spec.id, key) for key in keys} if ran else {}
         floor = NoiseFloor(
@@ -444,7 +444,7 @@ class _Build:
 
     def _hop(self, hop: Any) -> HopEvidence:
         ends = [self.world.outcomes.get(cell) for cell in (hop.parent, hop.child)]
-        failed = [end.reason for end in ends if end and end.state not in ("ok", "unstable")]
+        failed = [end.reason for end in ends if end and not end.ran]
         kl = Estimate(value=1e-3, se=0.0, low=1e-3, high=1e-3)
         return HopEvidence(
             hop=hop,

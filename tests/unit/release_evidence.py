@@ -119,7 +119,7 @@ def made(
         if spec.id in (imported or {}):
             taken = _import(cell, (imported or {})[spec.id])
             files[f"cells/{spec.id}/import.json"] = canonical(taken).encode()
-        ran = cell.outcome.state in ("ok", "unstable")
+        ran = cell.ran
         items = _items(project, spec, (states or {}).get(spec.id, {})) if ran else []
         files[f"cells/{spec.id}/items.jsonl"] = _lines(items)
     for runtime in ("transformers", "llamacpp", "mlx", "vllm"):
@@ -234,7 +234,7 @@ def _cell(
 ) -> CellRecord:
     by_name = {record.name: record for record in artifacts(project, {})}
     adapter = by_name[spec.adapter_name] if spec.adapter else None
-    ran = outcome is None or outcome.state in ("ok", "unstable")
+    ran = outcome is None or outcome.ran
     asked = project.evalset_names if spec.id == ROOT else project.evalsets[spec.variant]
     floor = NoiseFloor(
         items=len(asked) * len(ITEMS), different=different, max_logprob_difference=0.0
@@ -289,9 +289,7 @@ def _hops(project: Params) -> tuple[Hop, ...]:
 
 def _hop(hop: Hop, outcomes: Mapping[str, Outcome], told: Mapping[str, Any]) -> HopEvidence:
     failed = [
-        name
-        for name in (hop.parent, hop.child)
-        if name in outcomes and outcomes[name].state in ("error", "skipped")
+        name for name in (hop.parent, hop.child) if name in outcomes and not outcomes[name].ran
     ]
     kl = None if failed else Estimate(value=0.01, se=0.002, low=0.006, high=0.014)
     fields: dict[str, Any] = {

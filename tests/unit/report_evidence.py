@@ -254,7 +254,7 @@ def baseline(*inputs: InputChange, name: str = "v1") -> Baseline:
     return Baseline(name=name, commit="a" * 40, comparison=found)
 
 
-def standing(evidence: ReportInput, text: str = "said") -> ReportInput:
+def with_gate(evidence: ReportInput, text: str = "said") -> ReportInput:
     """The evidence held against a policy that stops it twice, and a baseline; all say `text`."""
     key = next(iter(evidence.prompts), "")
     hop: dict[str, Any] = {

@@ -89,7 +89,7 @@ def blessing(id_: str, **changes: Any) -> Blessing:
     return Blessing(**{**fields, **changes})
 
 
-def judged(made: Made, policy_: GatePolicy = DEFAULT, *given: Blessing) -> GateReport:
+def judge(made: Made, policy_: GatePolicy = DEFAULT, *given: Blessing) -> GateReport:
     return evaluation.evaluate(policy_, made.evidence(), given, today=TODAY)
 
 
@@ -392,7 +392,7 @@ def table() -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_table(case: Case, table: list[str]) -> None:
-    report = judged(case.made, case.policy, *case.blessings)
+    report = judge(case.made, case.policy, *case.blessings)
     stops = [row.id for row in report.checks if row.stops]
     table.append(
         f"{case.name:60}{report.verdict:11}{report.exit_code:<6}{stops[0] if stops else ''}"
@@ -444,7 +444,7 @@ def row(report: GateReport, id_: str) -> GateVerdict:
 
 class TestRows:
     def test_a_row_names_hop_cause_items_and_where_to_look(self) -> None:
-        found = row(judged(ONE_FLIP), f"flips:{VLLM}")
+        found = row(judge(ONE_FLIP), f"flips:{VLLM}")
         assert (found.parent, found.cell, found.kind) == (MERGED, VLLM, "runtime")
         assert (found.keys, found.cause, found.items) == (("pods/0007",), "weights", 200)
         assert found.message == "1 of 200 flipped (weights, not a near-tie), 0 allowed"
@@ -457,30 +457,30 @@ class TestRows:
         made = Made(
             items=100, scores={VLLM: lost("pods", range(4))}, hops={VLLM: {"causes": causes}}
         )
-        found = row(judged(made), f"flips:{VLLM}")
+        found = row(judge(made), f"flips:{VLLM}")
         assert found.cause == "2 weights, 1 numerics, 1 not told apart"
 
     def test_near_ties_are_counted_beside(self) -> None:
         made = replace(ONE_FLIP, near_ties={VLLM: ("pods/0007",)})
-        said = row(judged(made), f"flips:{VLLM}").message
+        said = row(judge(made), f"flips:{VLLM}").message
         assert said == "0 of 200 flipped, 1 near-tie beside, 0 allowed"
 
     def test_too_few_items_say_how_many_would_decide(self) -> None:
-        report = judged(Made(items=25))
+        report = judge(Made(items=25))
         found = row(report, f"loss:{Q8}")
         assert (found.verdict, found.items, found.need) == ("undecided", 50, 59)
         assert found.message.endswith("5 allowed; 59 items would decide at this rate")
         assert found.cause == "too few items"
         assert found.look == "add to evalsets/pods.jsonl, evalsets/sql.jsonl"
         enough = Made(items=30)
-        assert row(judged(enough), f"loss:{Q8}").verdict == "pass"
+        assert row(judge(enough), f"loss:{Q8}").verdict == "pass"
 
     def test_what_is_needed_is_enough_and_no_more(self) -> None:
         """With as many items as were asked for, the same rate decides; with one less it does not.
         A hop of two evalsets has an even number."""
         for losses in (0, 1, 3):
             made = Made(items=25, scores={Q4: lost("pods", range(losses))})
-            found = row(judged(made), f"loss:{Q4}")
+            found = row(judge(made), f"loss:{Q4}")
             assert found.need is not None
             pairs = Pairs.flips(50, losses, 0)
             for items, decided in ((found.need, True), (found.need - 1, False)):
@@ -489,7 +489,7 @@ class TestRows:
                 assert (excluded or margins.low(seen) > 0.05) == decided
 
     def test_few_positions_show_no_percentile(self) -> None:
-        report = judged(Made(items=14))
+        report = judge(Made(items=14))
         found = row(report, f"kl_p99:{Q4}")
         assert (found.verdict, found.need) == ("undecided", 299)
         assert "299 positions would decide, 280 were measured" in found.message
@@ -497,21 +497,21 @@ class TestRows:
 
     def test_divergence_within_an_evalset_is_of_its_own_sequences(self) -> None:
         policy_ = with_rules(Rule(evalset="pods", max_kl=0.0005))
-        found = row(judged(Made(), policy_), f"kl:{Q4}:pods")
+        found = row(judge(Made(), policy_), f"kl:{Q4}:pods")
         assert (found.verdict, found.items, found.high) == ("fail", 40, 0.001)
         assert found.look == f"driftline budget {Q4}"
 
     def test_divergence_at_its_limit_says_how_many_sequences_would_decide(self) -> None:
-        found = row(judged(Made(hops={Q4: {"kl": estimate(0.097)}})), f"kl:{Q4}")
+        found = row(judge(Made(hops={Q4: {"kl": estimate(0.097)}})), f"kl:{Q4}")
         reach, gap = 0.0097, 0.003
         assert found.need == math.ceil(80 * (reach / gap) ** 2)
 
     def test_divergence_of_arithmetic_is_looked_at_by_item(self) -> None:
         hop = {"kl": estimate(0.2), "numerics_kl": estimate(0.3)}
-        found = row(judged(Made(hops={Q4: hop})), f"kl:{Q4}")
+        found = row(judge(Made(hops={Q4: hop})), f"kl:{Q4}")
         assert (found.cause, found.look) == ("numerics", "driftline explain sql/0039")
         split: dict[str, Any] = {"kl": estimate(0.2), "weights_kl": None}
-        assert row(judged(Made(hops={Q4: split})), f"kl:{Q4}").cause == "not split"
+        assert row(judge(Made(hops={Q4: split})), f"kl:{Q4}").cause == "not split"
 
     def test_corpora_count_as_sequences_and_as_no_items(self) -> None:
         corpora = {"notes": {"path": "n", "window": 64}}
@@ -521,16 +521,14 @@ class TestRows:
                 {**base, "distributions": {**base["distributions"], "corpora": corpora}}, where="t"
             )
         )
-        report = judged(made)
+        report = judge(made)
         assert row(report, f"kl:{Q4}").items == 120
         assert row(report, f"loss:{Q4}").items == 80
 
     def test_the_floor_of_an_adapter_is_that_on_its_parents_text(self) -> None:
         floor = ForcedFloor(rows=80, mean_kl=0.5, max_kl=1.0)
         made = Made(hops={ATTACHED: {"kl": estimate(1.2)}}, floors={ATTACHED: floor})
-        found = row(
-            judged(made, with_rules(Rule(kinds=("adapter",), max_kl=1.0))), f"kl:{ATTACHED}"
-        )
+        found = row(judge(made, with_rules(Rule(kinds=("adapter",), max_kl=1.0))), f"kl:{ATTACHED}")
         assert found.verdict == "fail"  # what it kept is of its own text
 
     def test_a_tail_is_judged_above_a_bound_of_the_floors(self) -> None:
@@ -538,35 +536,35 @@ class TestRows:
             hops={Q4: {"kl_p99": 1.2}},
             floors={Q4: ForcedFloor(rows=800, mean_kl=0.003, max_kl=9.0)},
         )
-        assert row(judged(made), f"kl_p99:{Q4}").measured == pytest.approx(0.9)
+        assert row(judge(made), f"kl_p99:{Q4}").measured == pytest.approx(0.9)
 
     def test_unstable_answers_are_nobodys_loss(self) -> None:
         keys = tuple(f"pods/{n:04}" for n in range(20))
         made = Made(scores={VLLM: lost("pods", range(20))}, unstable={VLLM: keys})
-        report = judged(made)
+        report = judge(made)
         assert row(report, f"cell:{VLLM}").keys == keys
         assert row(report, f"loss:{VLLM}").items == 60
         assert row(report, f"flips:{VLLM}").message == "0 of 60 flipped, 0 allowed"
 
     def test_a_failed_parent_is_said_once(self) -> None:
-        report = judged(Made(outcomes={F32: FAILED}))
+        report = judge(Made(outcomes={F32: FAILED}))
         assert [each.id for each in report.checks if each.stops] == [f"cell:{F32}"]
 
     def test_a_hop_from_a_cell_that_may_be_missing_is_not_passed_over(self) -> None:
-        report = judged(Made(outcomes={F32: SKIPPED}), GatePolicy(may_skip=("*/f32",)))
+        report = judge(Made(outcomes={F32: SKIPPED}), GatePolicy(may_skip=("*/f32",)))
         assert report.verdict == "undecided"
         assert row(report, f"items:{Q8}").message.startswith("nothing was compared: ")
 
     def test_experimental_cells_are_listed_with_how_they_ended(self) -> None:
         made = Made(outcomes={MLX: FAILED}, scores={Q4: lost("pods", range(40))})
-        report = judged(made, GatePolicy(experimental=("mlx/*", "*/q4_k_m")))
+        report = judge(made, GatePolicy(experimental=("mlx/*", "*/q4_k_m")))
         assert report.verdict == "pass"
         skipped = {each.cell: each.message for each in report.checks if each.verdict == "skipped"}
         assert skipped[MLX] == "experimental, not judged: crashed: killed"
         assert set(skipped) == {MLX, Q4}
 
     def test_a_finding_in_an_experimental_cell_is_not_judged(self) -> None:
-        report = judged(FINDING, GatePolicy(experimental=("mlx/*",)))
+        report = judge(FINDING, GatePolicy(experimental=("mlx/*",)))
         assert (report.verdict, row(report, f"{ODD.code}:{MLX}").verdict) == ("pass", "skipped")
 
     def test_a_finding_in_the_reference_counts(self) -> None:
@@ -577,11 +575,11 @@ class TestRows:
             message="cut",
             items=("pods/0001",),
         )
-        report = judged(Made(findings=(finding,)))
+        report = judge(Made(findings=(finding,)))
         assert row(report, f"reference-truncated:{ATTACHED}").look == "driftline explain pods/0001"
 
     def test_remedies_of_cells_are_commands(self) -> None:
-        report = judged(Made(outcomes={MLX: SKIPPED, Q8: FAILED}))
+        report = judge(Made(outcomes={MLX: SKIPPED, Q8: FAILED}))
         assert row(report, f"cell:{MLX}").look == "pip install mlx-lm"
         again = "dvc repro --single-item --force score_quantized@audit-q8_0"
         assert row(report, f"cell:{Q8}").look == again
@@ -634,14 +632,14 @@ class TestPolicy:
     )
     def test_a_rule_on_nothing_is_bad_input(self, rule: Rule, expected: str) -> None:
         with pytest.raises(InputError) as caught:
-            judged(Made(), with_rules(rule))
+            judge(Made(), with_rules(rule))
         assert expected in str(caught.value) and "rule 6" in str(caught.value)
 
     def test_patterns_that_select_nothing_are_noted(self) -> None:
         policy_ = with_rules(
             Rule(cells=("ollama/*",), max_loss=0.1), experimental=("*/q3",), may_skip=("x",)
         )
-        notes = judged(Made(), policy_).notes
+        notes = judge(Made(), policy_).notes
         assert len(notes) == 3 and "rule 6 selects no hop" in notes[-1]
 
     def test_later_rules_win_limit_by_limit_and_none_lifts_one(self) -> None:
@@ -672,8 +670,8 @@ class TestPolicy:
 
     def test_the_last_rule_on_findings_wins(self) -> None:
         policy_ = with_rules(Rule(allow=(ODD.code,)), Rule(cells=("mlx/*",), allow=()))
-        assert judged(FINDING, policy_).verdict == "fail"
-        assert row(judged(FINDING, policy_), f"{ODD.code}:{MLX}").rule == 7
+        assert judge(FINDING, policy_).verdict == "fail"
+        assert row(judge(FINDING, policy_), f"{ODD.code}:{MLX}").rule == 7
 
     def test_a_policy_survives_being_written(self) -> None:
         policy_ = with_rules(Rule(max_kl="none", allow=("a",)), may_skip=("x",))
@@ -776,17 +774,17 @@ class TestMargins:
     def test_luck_among_many_tests_is_no_proof(self) -> None:
         """6 of 30 lost is more than 5 points by itself, and luck among the tests of a report."""
         made = Made(items=15, scores={Q4: lost("pods", range(6))})
-        found = row(judged(made), f"loss:{Q4}")
+        found = row(judge(made), f"loss:{Q4}")
         assert margins.low(Pairs.flips(30, 6, 0)) > 0.05
         assert found.verdict == "undecided" and "not proven among 18 tests" in found.message
         alone = GatePolicy(rules=(Rule(cells=(Q4,), max_loss=0.05),))
-        assert row(judged(made, alone), f"loss:{Q4}").verdict == "fail"
+        assert row(judge(made, alone), f"loss:{Q4}").verdict == "fail"
         assert holm([mcnemar(6, 0)] + [1.0] * 17)[0] > ALPHA
 
     def test_a_loss_of_small_parts_is_weighed_and_not_only_counted(self) -> None:
         """Every item loses 3 points: certain, and within a limit of 5."""
         scores = {**everywhere(lost("sql", range(40), 0.5)), Q4: lost("sql", range(40), 0.44)}
-        found = row(judged(Made(scores=scores)), f"loss:{Q4}")
+        found = row(judge(Made(scores=scores)), f"loss:{Q4}")
         assert (found.verdict, len(found.keys)) == ("undecided", 40)
         assert found.message.startswith("loses 3 points of 80 items")
 
@@ -858,7 +856,7 @@ class TestLaws:
         made = SMALL
         for name in names:
             made = SPOILS[name](made)
-        before, after = judged(made), judged(SPOILS[extra](made))
+        before, after = judge(made), judge(SPOILS[extra](made))
         assert after.verdict != "pass"
         assert (before.verdict == "pass") == (not names)
         order = list(evaluation.EXIT_CODES)
@@ -907,12 +905,12 @@ class TestLaws:
             ),
             items=items,
         )
-        report = judged(made)
+        report = judge(made)
         assert (report.verdict, report.exit_code) == ("pass", 0), report.checks[0]
 
     def test_the_same_again_is_the_same_bytes(self) -> None:
         made = SPOILS["loss"](SMALL)
-        assert canonical(judged(made)) == canonical(judged(made))
+        assert canonical(judge(made)) == canonical(judge(made))
 
     def test_precedence(self) -> None:
         assert list(evaluation.EXIT_CODES.values()) == [3, 4, 5, 1, 1, 0]
@@ -941,7 +939,7 @@ class TestBlessings:
             "accepted": TODAY,
             "expires": TODAY + timedelta(90),
         }
-        (found,) = blessings.bless(judged(made), id_, **{**fields, **how})
+        (found,) = blessings.bless(judge(made), id_, **{**fields, **how})
         return found
 
     @pytest.mark.parametrize(
@@ -986,31 +984,31 @@ class TestBlessings:
     ) -> None:
         entry = self.made(made, id_)
         assert entry.reason == "known"
-        found = row(judged(made, DEFAULT, entry), id_)
+        found = row(judge(made, DEFAULT, entry), id_)
         assert found.blessed == entry and not found.stops
-        again = row(judged(worse, DEFAULT, entry), id_)
+        again = row(judge(worse, DEFAULT, entry), id_)
         assert again.stops and "this is not covered" in again.remark
-        assert judged(worse, DEFAULT, entry).blessings[0].state == "exceeded"
+        assert judge(worse, DEFAULT, entry).blessings[0].state == "exceeded"
 
     def test_a_smaller_figure_is_covered(self) -> None:
         entry = self.made(Made(hops={Q4: {"kl": estimate(0.2)}}), f"kl:{Q4}")
         assert entry.up_to == 0.22
-        better = judged(Made(hops={Q4: {"kl": estimate(0.15)}}), DEFAULT, entry)
+        better = judge(Made(hops={Q4: {"kl": estimate(0.15)}}), DEFAULT, entry)
         assert better.verdict == "pass" and better.blessings[0].state == "covers"
 
     def test_expired_counts_again_and_says_so(self) -> None:
         entry = self.made(ONE_FLIP, f"flips:{VLLM}", expires=TODAY - timedelta(1))
-        report = judged(ONE_FLIP, DEFAULT, entry)
+        report = judge(ONE_FLIP, DEFAULT, entry)
         assert row(report, entry.id).remark == f"blessed by Ada until {entry.expires}: expired"
         assert report.blessings[0].state == "expired" and report.verdict == "fail"
 
     def test_a_newer_entry_stands_beside_an_expired_one(self) -> None:
         old = self.made(ONE_FLIP, f"flips:{VLLM}", expires=TODAY - timedelta(1))
         new = self.made(ONE_FLIP, f"flips:{VLLM}")
-        assert judged(ONE_FLIP, DEFAULT, old, new).verdict == "pass"
+        assert judge(ONE_FLIP, DEFAULT, old, new).verdict == "pass"
 
     def test_about_nothing_is_listed_as_unused(self) -> None:
-        report = judged(Made(), DEFAULT, blessing("loss:gone"))
+        report = judge(Made(), DEFAULT, blessing("loss:gone"))
         assert (report.verdict, report.blessings[0].state) == ("pass", "unused")
 
     def test_an_error_cannot_be_blessed(self) -> None:
@@ -1018,7 +1016,7 @@ class TestBlessings:
             self.made(Made(outcomes={Q8: FAILED}), f"cell:{Q8}")
         with pytest.raises(InputError, match="unstable"):
             self.made(Made(unstable={VLLM: ("pods/0003",)}), f"cell:{VLLM}")
-        report = judged(Made(outcomes={Q8: FAILED}), DEFAULT, blessing(f"cell:{Q8}", up_to=9.0))
+        report = judge(Made(outcomes={Q8: FAILED}), DEFAULT, blessing(f"cell:{Q8}", up_to=9.0))
         assert report.verdict == "error"
 
     def test_an_unknown_id_is_named_with_the_closest_one(self) -> None:
@@ -1275,13 +1273,13 @@ class TestOutlook:
 
     def test_it_is_what_the_gate_will_say_on_each_day(self) -> None:
         made = Made(items=25, scores={Q4: lost("pods", [1]), VLLM: lost("pods", [7])})
-        stops = judged(made).stops
+        stops = judge(made).stops
         ends = [TODAY + timedelta(10 * (n + 1)) for n in range(len(stops))]
         accepted = [
             each
             for end, row in zip(ends, stops, strict=True)
             for each in blessings.bless(
-                judged(made), row.id, reason="known", by="Ada", accepted=TODAY, expires=end
+                judge(made), row.id, reason="known", by="Ada", accepted=TODAY, expires=end
             )
         ]
         told = [(date.min, "pass"), *self.later(made, *accepted)]
@@ -1294,11 +1292,11 @@ class TestOutlook:
     def test_of_two_blessings_the_one_that_lasts_longer_counts(self) -> None:
         id_, until = f"flips:{VLLM}", TODAY + timedelta(50)
         (long,) = blessings.bless(
-            judged(ONE_FLIP), id_, reason="a", by="Ada", accepted=TODAY, expires=until
+            judge(ONE_FLIP), id_, reason="a", by="Ada", accepted=TODAY, expires=until
         )
         short = long.model_copy(update={"expires": TODAY + timedelta(5), "reason": "b"})
         for both in ((long, short), (short, long)):
-            rows = {row.id: row for row in judged(ONE_FLIP, DEFAULT, *both).checks}
+            rows = {row.id: row for row in judge(ONE_FLIP, DEFAULT, *both).checks}
             assert rows[id_].blessed == long
 
 
@@ -1308,7 +1306,7 @@ class TestStanding:
         repo.write(sixty(state=degraded))
         repo.baseline("before")
         assert repo.run("bless", f"loss:{Q8}", "--reason", "known").exit_code == 0
-        report, baseline = judgement.standing(params.read())
+        report, baseline = judgement.judge_working_tree(params.read())
         assert (report.verdict, len(report.accepted)) == ("pass", 1)
         assert [each.verdict for each in evaluation.outlook(report)] == ["fail"]
         assert baseline is not None and baseline.comparison is not None
@@ -1318,14 +1316,14 @@ class TestStanding:
     def test_what_cannot_be_judged_is_said_and_not_raised(self, repo: Project) -> None:
         repo.gate = {"rules": [{"evalset": "podz", "max_loss": 0.1}]}
         repo.write(sixty())
-        report, _ = judgement.standing(params.read())
+        report, _ = judgement.judge_working_tree(params.read())
         assert report.verdict == "refused" and "podz" in report.checks[0].message
         repo.gate = RULES
         repo.write(sixty())
         git(repo.folder, "rm", "-rq", "--cached", "reports")
         repo.run_git("commit", "-qm", "no evidence")
         repo.baseline("HEAD")
-        _, baseline = judgement.standing(params.read())
+        _, baseline = judgement.judge_working_tree(params.read())
         assert baseline is not None and baseline.comparison is None
         assert "HEAD" in baseline.problem
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from driftline.golden.grade import EvalsetScore, Finding, check, grade, summarize
+from driftline.golden.grade import CheckGrade, check, grade, summarize
 from driftline.schema.answers import Completion, PinnedPrompt
 from driftline.schema.items import Check, GoldenPrompt
-from driftline.schema.scores import ItemScore
+from driftline.schema.scores import EvalsetScore, ItemScore
 
 CHECK: TypeAdapter[Check] = TypeAdapter(Check)
 IDS = (1, 5, 9)
@@ -59,7 +59,7 @@ def answer(
     )
 
 
-def finding(text: str, reference: str | None = None, **rule: Any) -> Finding:
+def checked(text: str, reference: str | None = None, **rule: Any) -> CheckGrade:
     item = item_of(rule, reference=reference)
     return check(item.checks[0], item, PROMPT, answer(text))
 
@@ -91,7 +91,7 @@ def finding(text: str, reference: str | None = None, **rule: Any) -> Finding:
     ],
 )
 def test_text_checks(text: str, score: float, rule: dict[str, Any]) -> None:
-    found = finding(text, **rule)
+    found = checked(text, **rule)
     assert found.score == score
     assert bool(found.detail) == (score < 1)
 
@@ -121,13 +121,13 @@ def test_text_checks(text: str, score: float, rule: dict[str, Any]) -> None:
     ],
 )
 def test_number(text: str, value: float, extra: dict[str, Any], score: float) -> None:
-    assert finding(text, kind="number", value=value, **extra).score == score
+    assert checked(text, kind="number", value=value, **extra).score == score
 
 
 def test_catastrophic_pattern_times_out() -> None:
     text = "a" * 60 + "bc"
-    found = finding(text, kind="regex", pattern="(a|a)*b", full=True, timeout_s=0.2)
-    assert found == Finding(0.0, "timed out after 0.2 s")
+    found = checked(text, kind="regex", pattern="(a|a)*b", full=True, timeout_s=0.2)
+    assert found == CheckGrade(0.0, "timed out after 0.2 s")
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_catastrophic_pattern_of_a_schema_times_out(
     schema: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("driftline.golden.grade.PATTERN_S", 0.2)
-    found = finding(text, kind="json_schema", json_schema=schema)
-    assert found == Finding(0.0, "a pattern of the schema timed out after 0.2 s")
+    found = checked(text, kind="json_schema", json_schema=schema)
+    assert found == CheckGrade(0.0, "a pattern of the schema timed out after 0.2 s")
 
 
 SCHEMA = {
@@ -171,15 +171,15 @@ SCHEMA = {
     ],
 )
 def test_json_schema(text: str, detail: str) -> None:
-    found = finding(text, kind="json_schema", json_schema=SCHEMA)
+    found = checked(text, kind="json_schema", json_schema=SCHEMA)
     assert (found.score, found.detail) == (float(not detail), detail)
 
 
 def test_a_schema_that_refers_to_itself_without_end_is_no_crash() -> None:
-    found = finding("1", kind="json_schema", json_schema={"$ref": "#"})
-    assert found == Finding(0.0, "nested too deeply to compare")
-    found = finding("9" * 400, kind="json_schema", json_schema={"multipleOf": 0.1})
-    assert found == Finding(0.0, "a number is too large to check")
+    found = checked("1", kind="json_schema", json_schema={"$ref": "#"})
+    assert found == CheckGrade(0.0, "nested too deeply to compare")
+    found = checked("9" * 400, kind="json_schema", json_schema={"multipleOf": 0.1})
+    assert found == CheckGrade(0.0, "a number is too large to check")
 
 
 @pytest.mark.parametrize(
@@ -200,22 +200,22 @@ def test_a_schema_that_refers_to_itself_without_end_is_no_crash() -> None:
     ],
 )
 def test_json_equal(text: str, value: Any, score: float) -> None:
-    found = finding(text, kind="json_equal", value=value)
+    found = checked(text, kind="json_equal", value=value)
     assert (found.score, found.parsed) == (score, True)
 
 
 def test_json_equal_takes_the_reference_and_names_the_fields() -> None:
-    found = finding('{"a": 1, "c": "\\u001b"}', reference='{"a": true, "b": 2}', kind="json_equal")
+    found = checked('{"a": 1, "c": "\\u001b"}', reference='{"a": true, "b": 2}', kind="json_equal")
     assert found.detail == "'a': expected true, found 1; 'b' is missing; 'c' is extra"
-    assert finding("null", reference="null", kind="json_equal").score == 1
+    assert checked("null", reference="null", kind="json_equal").score == 1
 
 
 @given(OBJECT, OBJECT)
 def test_json_equal_is_symmetric(one: dict[str, Any], other: dict[str, Any]) -> None:
-    there = finding(json.dumps(one), kind="json_equal", value=other).score
-    back = finding(json.dumps(other), kind="json_equal", value=one).score
+    there = checked(json.dumps(one), kind="json_equal", value=other).score
+    back = checked(json.dumps(other), kind="json_equal", value=one).score
     assert there == back
-    assert finding(json.dumps(one), kind="json_equal", value=one).score == 1
+    assert checked(json.dumps(one), kind="json_equal", value=one).score == 1
 
 
 SQL = (
@@ -240,7 +240,7 @@ SQL = (
 )
 def test_sql_equal_sees_through_spelling(text: str) -> None:
     assert text != SQL
-    assert finding(text, kind="sql_equal", value=SQL) == Finding(1.0)
+    assert checked(text, kind="sql_equal", value=SQL) == CheckGrade(1.0)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_sql_equal_sees_through_spelling(text: str) -> None:
     ],
 )
 def test_sql_equal_names_the_difference(old: str, new: str, detail: str) -> None:
-    found = finding(SQL.replace(old, new), kind="sql_equal", value=SQL)
+    found = checked(SQL.replace(old, new), kind="sql_equal", value=SQL)
     assert (found.score, found.parsed) == (0.0, True)
     assert found.detail.startswith(detail)
 
@@ -268,15 +268,15 @@ def test_sql_equal_names_the_difference(old: str, new: str, detail: str) -> None
     ["", "I cannot", "```sql\nSELECT 1\n```", "SELECT (", "SELECT " + "(" * 5000, "SELECT 'a"],
 )
 def test_sql_that_does_not_parse(text: str) -> None:
-    found = finding(text, kind="sql_equal", value="SELECT 1")
+    found = checked(text, kind="sql_equal", value="SELECT 1")
     assert (found.score, found.parsed) == (0.0, False)
 
 
 def test_sql_equal_in_a_dialect() -> None:
     rule = {"kind": "sql_equal", "value": "SELECT `a` FROM t"}
-    assert finding("SELECT a FROM t", dialect="mysql", **rule).score == 1
+    assert checked("SELECT a FROM t", dialect="mysql", **rule).score == 1
     long = "SELECT a FROM t WHERE " + " AND ".join(f"x{n} = {n}" for n in range(2000))
-    assert finding(long + " ", kind="sql_equal", value=long).score == 1
+    assert checked(long + " ", kind="sql_equal", value=long).score == 1
 
 
 def test_same_prompt_ids_names_the_first_difference() -> None:
@@ -355,7 +355,7 @@ def test_every_answer_gets_a_bounded_score_and_a_safe_detail(
 def test_a_detail_that_quotes_the_answer_is_short_and_escaped(
     rule: dict[str, Any], text: str
 ) -> None:
-    detail = finding(text, **rule).detail
+    detail = checked(text, **rule).detail
     assert detail.isprintable()
     assert 0 < len(detail) < 200
 
@@ -373,14 +373,14 @@ def test_the_reference_itself_is_always_correct(reference: str) -> None:
 
 @given(st.text("ab "), st.text("ab "))
 def test_contains_and_not_contains_are_opposites(value: str, text: str) -> None:
-    one = finding(text, kind="contains", value=value).score
-    assert one + finding(text, kind="not_contains", value=value).score == 1
+    one = checked(text, kind="contains", value=value).score
+    assert one + checked(text, kind="not_contains", value=value).score == 1
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.text("ab ", max_size=3))
 def test_a_number_as_python_writes_it_is_found(value: float, around: str) -> None:
     text = f"{around} {value!r} {around.replace('e', '')}"
-    assert finding(text, kind="number", value=value).score == 1
+    assert checked(text, kind="number", value=value).score == 1
 
 
 # -------------------------------------------------------------------------------------- states

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from driftline.report.html.candidates import Candidate, Parting
+from driftline.report.candidates import Candidate, Parting
 from driftline.report.html.page import render
 from driftline.report.model import ReportInput
 from driftline.schema.answers import Completion, PinnedPrompt
@@ -20,7 +20,7 @@ from driftline.schema.text import SourceVocabulary
 from driftline.store.digest import sha256_text
 from tests.factories import completion, prompts, report_input
 from tests.unit.html_pages import tree, words, xml
-from tests.unit.report_evidence import BAD, HOSTILE, PROJECT, Q8, nasty, standing
+from tests.unit.report_evidence import BAD, HOSTILE, PROJECT, Q8, nasty, with_gate
 from tests.unit.test_report_hostile import TestHostileReport as Markdown
 
 MORE = (
@@ -101,7 +101,7 @@ def everywhere(text: str) -> str:
         for hop in evidence.drift.hops
     ]
     found = replace(
-        standing(evidence, text),
+        with_gate(evidence, text),
         completions=answers,
         item_scores=scores,
         budgets=tuple(budgets),

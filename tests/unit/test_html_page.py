@@ -8,26 +8,27 @@ import hashlib
 import io
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from rich.console import Console
 
-from driftline.commands.show import tables as shown
 from driftline.gate.evaluation import outlook
-from driftline.golden.grade import EvalsetScore
+from driftline.project.routes import ROOT_CELL
 from driftline.report import markdown
+from driftline.report.candidates import Candidate, Parting, texts_of
+from driftline.report.changes import PER_HOP, changed_items, changes, selected
 from driftline.report.figures import brief
 from driftline.report.html import page
-from driftline.report.html.candidates import Candidate, Parting
-from driftline.report.html.changes import PER_HOP, changed_items, changes, selected
 from driftline.report.html.names import anchors
 from driftline.report.html.page import render
-from driftline.report.html.verdict import verdict
 from driftline.report.metrics import metrics
 from driftline.report.model import ReportInput
 from driftline.report.plots import plots
+from driftline.report.terminal import tables as shown
+from driftline.report.verdict import verdict
 from driftline.schema.answers import Completion, PinnedPrompt
 from driftline.schema.budget import Budget, GroupCost
 from driftline.schema.cells import CellSpec
@@ -37,6 +38,7 @@ from driftline.schema.hops import Cause, Finding, Split
 from driftline.schema.scores import ItemState
 from driftline.schema.statistics import SequenceDrift
 from driftline.schema.text import PromptDifference, SourceVocabulary, TextDrift
+from driftline.schema.weights import CounterfactualRecord
 from driftline.store.digest import sha256_text
 from tests.factories import completion, project, prompts, record, report_input
 from tests.unit.html_pages import named, rows, tables, tree, words, xml
@@ -54,14 +56,15 @@ from tests.unit.report_evidence import (
     check,
     distributions,
     failing,
+    forced,
     gate_report,
     nasty,
     one_bad_cell,
     section,
-    standing,
     stored,
     tensor,
     with_cause,
+    with_gate,
     with_hop,
 )
 
@@ -114,7 +117,7 @@ class TestOrder:
         assert render(evidence(**given)) == render(evidence(**given))
 
     def test_it_is_well_formed(self) -> None:
-        found = render(standing(evidence()), vocabulary=WORDS)
+        found = render(with_gate(evidence()), vocabulary=WORDS)
         tree(found)
         xml(found)
 
@@ -409,7 +412,7 @@ class TestOptional:
         assert "is not judged here: driftline gate" in words(named(root, "unchecked"))
 
     def test_a_gate_that_stops_says_so_at_the_top_and_in_full_below(self) -> None:
-        found = standing(evidence(), "loses 5 points")
+        found = with_gate(evidence(), "loses 5 points")
         root = tree(render(found))
         top, key = words(named(root, "top")), next(iter(ITEMS))
         assert top.startswith("Gate: fail. ")
@@ -426,7 +429,7 @@ class TestOptional:
         assert f"flips:{Q2}" in section
 
     def test_a_pass_that_a_blessing_ends_says_when(self) -> None:
-        found = standing(evidence(), "late")
+        found = with_gate(evidence(), "late")
         gate = found.gate
         assert gate is not None
         kept = tuple(row for row in gate.checks if not row.stops)
@@ -452,7 +455,7 @@ class TestOptional:
         assert verdict(free).headline.endswith(", 4 of them in cells that are not judged.")
 
     def test_a_baseline(self) -> None:
-        found = standing(evidence(), "other bytes")
+        found = with_gate(evidence(), "other bytes")
         section = words(named(tree(render(found)), "since"))
         assert section.startswith("Since v1 ")
         assert "adapter auditaaabbbtensors other bytes → 2" in section
@@ -473,11 +476,11 @@ class TestOptional:
         return report_input(PROJECT, ITEMS, verdict=state)
 
 
-class TestStanding:
+class TestGateAndBaseline:
     """The other reports say of the gate and the baseline what the page says."""
 
     def test_markdown(self) -> None:
-        report = markdown.render(standing(evidence(), "loses 5 points"))
+        report = markdown.render(with_gate(evidence(), "loses 5 points"))
         assert "\n## Gate: fail\n" in report
         assert "1 checks of the policy in `params.yaml` pass, 2 stop it, 1 accepted" in report
         assert f"- `kl:{Q2}`: `loses 5 points`, by `loses 5 points` until 2026-12-31" in report
@@ -501,12 +504,12 @@ class TestStanding:
 
     def test_numbers(self) -> None:
         counts = {"passing": 1, "stopping": 2, "accepted": 1, "not_judged": 1}
-        assert metrics(standing(evidence()))["gate"] == counts
+        assert metrics(with_gate(evidence()))["gate"] == counts
         assert "gate" not in metrics(evidence())
 
     def test_terminal(self) -> None:
         console = Console(width=160, record=True, file=io.StringIO())
-        for part in shown(standing(evidence(), "loses 5 points"), 160):
+        for part in shown(with_gate(evidence(), "loses 5 points"), 160, 10):
             console.print(part)
         said = console.export_text()
         assert "gate: fail (1 checks pass, 2 stop, 1 accepted, 1 not judged)" in said
@@ -539,8 +542,7 @@ class TestPlots:
     @settings(deadline=None, max_examples=30)
     def test_a_hostile_name_is_one_field_and_no_formula(self, name: str) -> None:
         found = evidence()
-        summaries = [each for each in found.scores if isinstance(each, EvalsetScore)]
-        scores = tuple(each.model_copy(update={"evalset": name}) for each in summaries)
+        scores = tuple(each.model_copy(update={"evalset": name}) for each in found.scores)
         made = plots(replace(found, scores=scores))["scores.csv"]
         read = list(csv.reader(io.StringIO(made)))
         assert len(read) == len(made.splitlines())
@@ -578,7 +580,7 @@ class TestSelection:
 
     def test_what_is_not_shown_is_counted(self) -> None:
         found = self.made(300)
-        everything = changed_items(found)
+        everything = changed_items(found, changes(found))
         root = tree(render(found))
         shown = sum(node.get("class") == "item" for node in root.iter("details"))
         assert shown < len(everything)
@@ -587,7 +589,37 @@ class TestSelection:
         assert "more that changed: driftline explain EVALSET/ITEM" in matrix
 
     def test_everything_is_shown_where_it_fits(self) -> None:
-        assert all(item.full for item in changed_items(evidence()))
+        every = changes(evidence())
+        assert {each.place for each in selected(every)} == {each.place for each in every} != set()
+
+
+class TestCandidates:
+    def stored(self, *counterfactuals: CounterfactualRecord) -> set[str]:
+        """Cells whose stored weights have distributions of their own."""
+        text = Path("artifacts") / "texts" / "base"
+        text.mkdir(parents=True)
+        (text / "sequences.jsonl").write_text("")
+        found = replace(report_input(SMALL, ITEMS), counterfactuals=counterfactuals)
+        cells = tuple(
+            cell.model_copy(update={"forced": (forced("base", None),)}) for cell in found.cells
+        )
+        return set(texts_of(SMALL, replace(found, cells=cells)).stored)
+
+    @pytest.fixture(autouse=True)
+    def _somewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+
+    def test_a_counterfactual_has_them_where_its_record_says_so(self) -> None:
+        kept = (forced("base", None),)
+        withheld = stored("gguf/base/q2_k", trusted=False, reason="no loader")
+        known = (stored("gguf/base/q8_0", forced=kept), stored("checkpoints/base"), withheld)
+        assert self.stored(*known) == {Q8}
+
+    def test_that_is_asked_of_a_checkpoint_too(self) -> None:
+        assert self.stored(stored("checkpoints/base", forced=(forced("base", None),))) == {
+            ROOT_CELL,
+            VLLM,
+        }
 
 
 class TestVerdict:

@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from driftline.commands.show import Column, fitting, tables
 from driftline.report.figures import estimate
 from driftline.report.model import ReportInput
+from driftline.report.terminal import Column, fitting, tables
 from tests.factories import report_input
 from tests.unit.report_evidence import BAD, HOSTILE, ITEMS, PROJECT, Q2, VLLM, failing
 from tests.unit.test_html_page import evidence
@@ -19,7 +19,7 @@ from tests.unit.test_report_hostile import TestHostileReport as Markdown
 def printed(found: ReportInput, width: int) -> str:
     """What a terminal of that width shows."""
     console = Console(width=width, file=io.StringIO(), highlight=False)
-    for part in tables(found, width):
+    for part in tables(found, width, 10):
         console.print(part)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text

@@ -41,7 +41,7 @@ from tests.unit.test_gate import (
     blessing,
     degraded,
     git,
-    judged,
+    judge,
     repo,
     sixty,
 )
@@ -111,7 +111,7 @@ class TestJunit:
     @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
     def test_it_fails_if_and_only_if_the_gate_does_not_pass(self, case: Case) -> None:
         found = case.made.evidence()
-        report = judged(case.made, case.policy, *case.blessings)
+        report = judge(case.made, case.policy, *case.blessings)
         text = junit(report, found)
         root = xml(text)
         stops = int(root.get("failures", "")) + int(root.get("errors", ""))
@@ -125,13 +125,13 @@ class TestJunit:
         for cell, record in found.cells.items():
             items = suite(root, cell)
             assert list(items) == case.made.keys(cell)
-            if record.outcome.state in ("ok", "unstable"):
+            if record.ran:
                 broken = {key for key, it in items.items() if result(it) in ("failure", "error")}
                 assert broken == {key for name, key in named if name == cell}
-        assert text == junit(judged(case.made, case.policy, *case.blessings), case.made.evidence())
+        assert text == junit(judge(case.made, case.policy, *case.blessings), case.made.evidence())
 
     def test_a_failing_item_names_check_hop_and_cause(self) -> None:
-        root = xml(junit(judged(ONE_FLIP), ONE_FLIP.evidence()))
+        root = xml(junit(judge(ONE_FLIP), ONE_FLIP.evidence()))
         items = suite(root, VLLM)
         assert [key for key, case in items.items() if result(case) == "failure"] == [KEY]
         (failure,) = items[KEY].findall("failure")
@@ -148,13 +148,13 @@ class TestJunit:
             given={VLLM: {KEY: "kubectl\nget", "pods/0001": "SECRET"}},
             expected={KEY: "kubectl", "pods/0001": "SECRET"},
         )
-        text = junit(judged(ONE_FLIP), ONE_FLIP.evidence(), told)
+        text = junit(judge(ONE_FLIP), ONE_FLIP.evidence(), told)
         (failure,) = suite(xml(text), VLLM)[KEY].findall("failure")
         assert str(failure.text).endswith("expected: kubectl\ngot: kubectl\\nget")
         assert "SECRET" not in text
 
     def test_an_accepted_flip_passes_and_says_who_until_when_and_why(self) -> None:
-        root = xml(junit(judged(ONE_FLIP, GatePolicy(), FLIP), ONE_FLIP.evidence()))
+        root = xml(junit(judge(ONE_FLIP, GatePolicy(), FLIP), ONE_FLIP.evidence()))
         said = f"Ada until {FLIP.expires}: known"
         for case in (suite(root, VLLM)[KEY], suite(root, "gate")[f"flips:{VLLM}"]):
             assert result(case) == "pass" and said in str(case.findtext("system-out"))
@@ -169,7 +169,7 @@ class TestJunit:
     def test_a_worse_item_that_stops_nothing_passes_and_says_so(
         self, made: Made, cell: str, why: str
     ) -> None:
-        items = suite(xml(junit(judged(made), made.evidence())), cell)
+        items = suite(xml(junit(judge(made), made.evidence())), cell)
         assert result(items[KEY]) == "pass"
         assert f"→ {cell}: {why}" in str(items[KEY].findtext("system-out"))
         assert sum(case.find("system-out") is not None for case in items.values()) == 1
@@ -187,13 +187,13 @@ class TestJunit:
     def test_items_of_cells_that_have_none_to_judge(
         self, made: Made, policy: GatePolicy, expected: str
     ) -> None:
-        items = suite(xml(junit(judged(made, policy), made.evidence())), Q8)
+        items = suite(xml(junit(judge(made, policy), made.evidence())), Q8)
         assert len(items) == 80
         assert {result(case) for case in items.values()} == {expected or "skipped"}
 
     def test_unchecked_items_are_skipped(self) -> None:
         made = Made(items=100, unchecked=("sql",))
-        items = suite(xml(junit(judged(made), made.evidence())), Q4)
+        items = suite(xml(junit(judge(made), made.evidence())), Q4)
         assert {key.partition("/")[0] for key, it in items.items() if result(it) != "pass"} == {
             "sql"
         }
@@ -227,7 +227,7 @@ class TestJunit:
 
     def test_cases_of_one_name_are_told_apart(self) -> None:
         rows = [MANY[0], MANY[0].model_copy(update={"verdict": "pass"})]
-        report = judged(Made()).model_copy(update={"checks": tuple(rows)})
+        report = judge(Made()).model_copy(update={"checks": tuple(rows)})
         checks = suite(xml(junit(report, None)), "gate")
         assert list(checks) == ["flips:0", "flips:0 (2)"]
 
@@ -242,8 +242,8 @@ class TestJunit:
     def test_an_answer_of_five_megabytes(self) -> None:
         text = "\x1b<" * 2_500_000
         told = Answers(given={VLLM: {KEY: text}}, expected={KEY: text})
-        page = junit(judged(ONE_FLIP), ONE_FLIP.evidence(), told)
-        plain = junit(judged(ONE_FLIP), ONE_FLIP.evidence())
+        page = junit(judge(ONE_FLIP), ONE_FLIP.evidence(), told)
+        plain = junit(judge(ONE_FLIP), ONE_FLIP.evidence())
         (failure,) = suite(xml(page), VLLM)[KEY].findall("failure")
         assert str(failure.text).count(sha256_text(text)) == 2
         assert len(page) < len(plain) + 10_000
@@ -303,7 +303,7 @@ def hostile(text: str) -> tuple[GateReport, Synthetic]:
         of_cells={name: {**items, key: wrong} for name, items in found.of_cells.items()},
         digests={name: {**items, text: digest} for name, items in found.digests.items()},
     )
-    report = judged(Made()).model_copy(
+    report = judge(Made()).model_copy(
         update={
             "verdict": "fail",
             "exit_code": 1,
@@ -389,7 +389,7 @@ def check_everything(text: str) -> None:
 
 class TestBrief:
     def test_what_stops_is_said_with_all_that_is_known(self) -> None:
-        page = brief.summary(judged(ONE_FLIP), ONE_FLIP.evidence())
+        page = brief.summary(judge(ONE_FLIP), ONE_FLIP.evidence())
         assert page.splitlines()[0] == "## gate: fail"
         assert re.search(r"^\d+ checks pass, \d stop$", page, re.M)
         assert (
@@ -401,19 +401,19 @@ class TestBrief:
         assert "### Accepted" not in page and "### Not judged" not in page
 
     def test_the_worst_hop_is_first_and_adapters_are_last(self) -> None:
-        page = brief.summary(judged(Made()), Made().evidence())
+        page = brief.summary(judge(Made()), Made().evidence())
         hops = re.findall(r"^\| `(\w+) .* → ", page, re.M)
         assert (hops[0], hops[-1]) == ("quantize", "adapter")
 
     def test_what_was_accepted_and_what_is_not_judged(self) -> None:
         policy = GatePolicy(experimental=("mlx/*",))
-        page = brief.summary(judged(ONE_FLIP, policy, FLIP), ONE_FLIP.evidence())
+        page = brief.summary(judge(ONE_FLIP, policy, FLIP), ONE_FLIP.evidence())
         assert f"| `Ada` | {FLIP.expires} | `known` |" in page
         assert f"| `{MLX}` | experimental, not judged: ran, and repeats every answer |" in page
 
     def test_a_cell_without_scores_says_why(self) -> None:
         made = Made(outcomes={Q8: FAILED}, unstable={VLLM: (KEY,)})
-        page = brief.summary(judged(made), made.evidence())
+        page = brief.summary(judge(made), made.evidence())
         assert f"| `{Q8}` | error | error | error |" in page
         assert "40/40 100 %, unstable" in page
 
@@ -425,7 +425,7 @@ class TestBrief:
     @pytest.mark.parametrize("text", ["", "\u202e|`" * 300])
     def test_20_000_reasons_fit(self, text: str) -> None:
         rows = tuple(row.model_copy(update={"message": row.message + text}) for row in MANY)
-        report = judged(ONE_FLIP).model_copy(update={"checks": rows})
+        report = judge(ONE_FLIP).model_copy(update={"checks": rows})
         summary = brief.summary(report, ONE_FLIP.evidence())
         comment = brief.comment(report, ONE_FLIP.evidence())
         assert 90_000 < len(summary.encode()) <= 900_000
@@ -437,13 +437,13 @@ class TestBrief:
 
     @pytest.mark.parametrize("limit", [3000, 600, 60])
     def test_a_page_gets_shorter_and_keeps_the_verdict(self, limit: int) -> None:
-        report = judged(ONE_FLIP).model_copy(update={"checks": MANY[:50]})
+        report = judge(ONE_FLIP).model_copy(update={"checks": MANY[:50]})
         page = brief.comment(report, ONE_FLIP.evidence(), limit=limit)
         assert len(page) <= limit
         assert page.startswith(f"{brief.MARKER}\n## gate: fail\n")
 
     def test_a_baseline_is_put_behind_it_if_it_fits(self) -> None:
-        report, found = judged(Made()), Made().evidence()
+        report, found = judge(Made()), Made().evidence()
         plain = brief.comment(report, found)
         assert brief.comment(report, found, baseline="## Since v1") == f"{plain}\n## Since v1\n"
         assert brief.comment(report, found, baseline="x" * 65_000) == plain
@@ -454,19 +454,19 @@ class TestBrief:
 
 class TestAnnotations:
     def test_what_stops_is_an_error_and_the_rest_a_notice(self) -> None:
-        report = judged(ONE_FLIP, GatePolicy(), FLIP, blessing("loss:gone"))
+        report = judge(ONE_FLIP, GatePolicy(), FLIP, blessing("loss:gone"))
         (accepted, unused) = github.commands(report)
         assert accepted.startswith(f"::notice title=gate accepted%3A flips%3A{VLLM}::runtime ")
         assert accepted.endswith(f"%0AAda until {FLIP.expires}: known")
         assert unused.startswith("::notice title=gate note::blessing of loss:gone: ")
-        (stop,) = github.commands(judged(ONE_FLIP))
+        (stop,) = github.commands(judge(ONE_FLIP))
         assert stop.startswith(f"::error title=gate fail%3A flips%3A{VLLM}::runtime {MERGED} → ")
         assert stop.endswith("%0Aitems: pods/0007%0Alook closer: driftline explain pods/0007")
-        undecided = github.commands(judged(Made(items=5)))
+        undecided = github.commands(judge(Made(items=5)))
         assert undecided[0].startswith("::error title=gate undecided%3A ")
 
     def test_the_tenth_counts_the_rest(self) -> None:
-        report = judged(Made()).model_copy(update={"checks": MANY[:30]})
+        report = judge(Made()).model_copy(update={"checks": MANY[:30]})
         lines = github.commands(report)
         assert len(lines) == 10
         assert lines[-1].startswith("::error title=gate::21 more: ")
@@ -475,7 +475,7 @@ class TestAnnotations:
 
     def test_percent_signs_stay_what_they_are(self) -> None:
         row = MANY[0].model_copy(update={"message": "95 %0A", "id": "a,b:c%"})
-        (line,) = github.commands(judged(Made()).model_copy(update={"checks": (row,)}))
+        (line,) = github.commands(judge(Made()).model_copy(update={"checks": (row,)}))
         assert "95 %250A" in line and "title=gate fail%3A a%2Cb%3Ac%25::" in line
 
 
@@ -508,15 +508,15 @@ class TestAnswers:
         )
 
     def test_those_of_what_stops(self, found: Synthetic) -> None:
-        assert answers(judged(ONE_FLIP), found) == Answers({VLLM: {KEY: "wrong"}}, {KEY: "right"})
-        assert answers(judged(ONE_FLIP, GatePolicy(), FLIP), found) == Answers()
+        assert answers(judge(ONE_FLIP), found) == Answers({VLLM: {KEY: "wrong"}}, {KEY: "right"})
+        assert answers(judge(ONE_FLIP, GatePolicy(), FLIP), found) == Answers()
 
     def test_another_file_is_not_shown(self, found: Synthetic) -> None:
         path = scored.CELLS / VLLM / records.COMPLETIONS
         path.write_text(path.read_text().replace("wrong", "WRONG"))
-        assert answers(judged(ONE_FLIP), found).given == {VLLM: {}}
+        assert answers(judge(ONE_FLIP), found).given == {VLLM: {}}
         scored.ITEMS.write_text(scored.ITEMS.read_text().replace("right", "RIGHT"))
-        assert answers(judged(ONE_FLIP), found).expected == {}
+        assert answers(judge(ONE_FLIP), found).expected == {}
 
     @pytest.mark.parametrize("content", [b"", b"\xff\n", b"{}\n", None])
     def test_what_cannot_be_read_is_left_out(self, found: Synthetic, content: bytes | None) -> None:
@@ -525,7 +525,7 @@ class TestAnswers:
                 path.unlink()
             else:
                 path.write_bytes(content)
-        assert answers(judged(ONE_FLIP), found) == Answers({VLLM: {}}, {})
+        assert answers(judge(ONE_FLIP), found) == Answers({VLLM: {}}, {})
 
 
 # ------------------------------------------------------------------------------------ the command

@@ -24,7 +24,7 @@ from driftline.schema.weights import ControlRecord, CounterfactualRecord, FieldC
 from tests import factories
 from tests.paths import ROOT
 from tests.unit.lineage_trees import World
-from tests.unit.test_gate import ONE_FLIP, judged
+from tests.unit.test_gate import ONE_FLIP, judge
 
 FOLDER = ROOT / "docs" / "schema"
 REFRESH = "python -m driftline.schema.published docs/schema"
@@ -65,7 +65,7 @@ def real_values() -> dict[str, Value]:
         ),
         "drift-report": factories.report_input(project, prompts).drift,
         "release-record": release("v1", "ab" * 20, evidence, "cd" * 32),
-        "gate-report": judged(ONE_FLIP),
+        "gate-report": judge(ONE_FLIP),
         "comparison-report": compare(evidence, World().but(prompt=str.upper).evidence()),
         "import-record": sealed(
             ImportRecord(

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from driftline.project.routes import ROOT_CELL
 from driftline.report import markdown
+from driftline.report.changes import changed_items, changes
+from driftline.report.context import TEMPLATES
 from driftline.report.graph import flowchart
-from driftline.report.items import changed_items
 from driftline.report.markdown import LIMIT, render
 from driftline.report.settings import flatten, runtime_matrix
 from driftline.schema.answers import Completion, PinnedPrompt
@@ -169,8 +170,9 @@ class TestRender:
             bad = {"c-001": {Q2}, "c-002": {Q2, Q8}}
             return "wrong" if each.id in bad.get(prompt.id, ()) else "correct"
 
-        found = changed_items(report_input(PROJECT, ITEMS, verdict=verdict))
-        assert [(item.key, item.n_worse) for item in found] == [
+        evidence = report_input(PROJECT, ITEMS, verdict=verdict)
+        items = changed_items(evidence, changes(evidence))
+        assert [(item.key, item.n_worse) for item in items] == [
             ("clauses/c-002", 2),
             ("clauses/c-001", 1),
         ]
@@ -308,7 +310,7 @@ class TestSettings:
 
 
 def test_templates_are_packaged() -> None:
-    names = {path.name for path in markdown.TEMPLATES.iterdir() if path.is_file()}
+    names = {path.name for path in TEMPLATES.iterdir() if path.is_file()}
     assert names == {
         f"{name}.md.jinja"
         for name in (
@@ -325,7 +327,7 @@ def test_templates_are_packaged() -> None:
             "why",
         )
     }
-    assert Path(markdown.__file__).parent == markdown.TEMPLATES.parent
+    assert Path(markdown.__file__).parent == TEMPLATES.parent
 
 
 def test_a_report_without_any_evidence() -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 
 from driftline.report.explain import explain_item
-from driftline.report.items import changed_items
 from driftline.report.markdown import LIMIT, render
+from driftline.report.markdown_items import verdict_changes
 from driftline.report.model import ReportInput
 from driftline.schema.answers import Completion, PinnedPrompt
 from driftline.schema.cells import CellSpec
@@ -227,7 +227,7 @@ class TestSize:
         assert 0.8 * LIMIT < len(report.encode()) <= LIMIT < 65_536
         more = re.search(r"^(\d+) more with a changed verdict: `driftline explain", report, re.M)
         assert more is not None
-        items = changed_items(evidence)
+        items = verdict_changes(evidence)
         shown = section(report, "Answers that changed").count("\n### `")
         assert shown > 0
         assert shown + int(more[1]) == len(items)

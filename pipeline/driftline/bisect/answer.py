@@ -171,7 +171,7 @@ def _scored(cell: str, *, whole: bool) -> CellRecord:
     """A cell's record, its files checked; distributions only if `whole`."""
     folder = scored.CELLS / cell
     record = records.load_sealed(CellRecord, folder / records.CELL)
-    if record.outcome.state in ("error", "skipped"):
+    if not record.ran:
         raise _CannotRunError(f"{cell}: {record.outcome.state}: {record.outcome.reason}")
     but = (records.CELL, *(() if whole else (texts.DISTRIBUTIONS,)))
     digest.verify(folder, record.outputs, but=but, remedy="driftline verify --deep")

@@ -59,13 +59,13 @@ def bisect(
     question = ask(good, bad, only_cells=cells, only_items=items, by=by)
     if not as_json:
         click.echo("\n".join(_asked(question)))
-    found = bisects.answer(
+    answer = bisects.answer(
         question,
         confirm=confirm,
         say=lambda run: None if as_json else click.echo(_run(question, run)),
     )
-    click.echo(json.dumps(_data(found), indent=1) if as_json else "\n".join(_verdict(found)))
-    sys.exit(0 if found.found.guilty else 1)
+    click.echo(json.dumps(_data(answer), indent=1) if as_json else "\n".join(_verdict(answer)))
+    sys.exit(0 if answer.found.guilty else 1)
 
 
 # ---------------------------------------------------------------------------------------- question
@@ -152,19 +152,19 @@ def _measure(question: Question, wrong: frozenset[Any] | None, kl: float | None)
 
 
 def _verdict(answer: Answer) -> Iterator[str]:
-    found = answer.found
-    runs = _count(len(found.trials), "run")
-    if found.unresolved:
-        runs += f", {len(found.unresolved)} of them unresolved"
-    if not found.guilty:
+    search = answer.found
+    runs = _count(len(search.trials), "run")
+    if search.unresolved:
+        runs += f", {len(search.unresolved)} of them unresolved"
+    if not search.guilty:
         yield from _nobody(answer)
         yield f"nothing could be named; {runs}"
         return
     taken: frozenset[str] = frozenset()
-    for number, guilty in enumerate(found.guilty):
+    for number, guilty in enumerate(search.guilty):
         taken |= frozenset(guilty.names)
         first = "" if not number else "not the only one: "
-        last = f"; {runs}" if number == len(found.guilty) - 1 else ""
+        last = f"; {runs}" if number == len(search.guilty) - 1 else ""
         yield f"{first}{_sentence(answer, guilty, taken)}{last}"
     yield from _remaining(answer, taken)
 

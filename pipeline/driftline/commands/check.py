@@ -23,15 +23,15 @@ def project() -> str:
         InputError: params.yaml, an evalset or blessings.yaml is wrong; or the baseline is none.
         RefusedError: a local source or adapter must not be loaded.
     """
-    found = params.read()
-    items = evalset.load([evalset.path_of(name) for name in found.evalset_names])
-    _lint(found)
-    policy.policy(found)
+    settings = params.read()
+    items = evalset.load([evalset.path_of(name) for name in settings.evalset_names])
+    _lint(settings)
+    policy.policy(settings)
     judgement.accepted_at(None)
-    if found.baseline is not None:
-        history.commit_of(found.baseline)
-    cells = len(plan.plan(found))
-    sets = len(found.evalset_names)
+    if settings.baseline is not None:
+        history.commit_of(settings.baseline)
+    cells = len(plan.plan(settings))
+    sets = len(settings.evalset_names)
     return f"in order: {cells} cells, {len(items)} golden prompts in {sets} evalsets"
 
 
@@ -58,19 +58,19 @@ def runtimes() -> tuple[list[str], bool]:
     """One block of lines per runtime, and whether all of them are here."""
     lines, complete = [], True
     for name in routes.targets():
-        found = environment.probe(name, threads=1)
-        if "missing" in found:
+        facts = environment.probe(name, threads=1)
+        if "missing" in facts:
             complete = False
-            lines.append(f"missing  {name:13} {found['missing']}")
-            lines.append(f"         {'':13} install: {found['install']}")
+            lines.append(f"missing  {name:13} {facts['missing']}")
+            lines.append(f"         {'':13} install: {facts['install']}")
             continue
-        lines.append(f"found    {name:13} {_versions(found)}")
-        if environment.NOT_FETCHED in found.values():
+        lines.append(f"found    {name:13} {_versions(facts)}")
+        if environment.NOT_FETCHED in facts.values():
             complete = False
             lines.append(f"         {'':13} GGUF converter missing: driftline fetch-converter")
     return lines, complete
 
 
-def _versions(found: dict[str, Any]) -> str:
-    parts = [f"{name} {facts['version']}" for name, facts in found["distributions"].items()]
-    return f"{', '.join(parts)}; Python {found['python']}"
+def _versions(facts: dict[str, Any]) -> str:
+    parts = [f"{name} {each['version']}" for name, each in facts["distributions"].items()]
+    return f"{', '.join(parts)}; Python {facts['python']}"

@@ -26,21 +26,21 @@ def compare(before: str, after: str | None, common: bool, form: str | None) -> N
     from driftline.compare import comparison
     from driftline.evidence import history
 
-    found = comparison.compare(history.at(before), history.at(after), common=common)
+    report = comparison.compare(history.at(before), history.at(after), common=common)
     if form == "json":
         from driftline.schema.values import canonical
 
-        click.echo(canonical(found))
+        click.echo(canonical(report))
         return
     from driftline.report import comparison as shown
 
     if form == "markdown":
-        click.echo(shown.markdown(found), nl=False)
+        click.echo(shown.markdown(report), nl=False)
         return
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    for part in shown.terminal(found):
+    for part in shown.terminal(report):
         console.print(part)
 
 
@@ -63,11 +63,11 @@ def same(a: str, b: str) -> None:
     first = history.at(rev_a)
     second = first if rev_a == rev_b else history.at(rev_b)
     one, other = sameness.facts(first, cell_a), sameness.facts(second, cell_b)
-    found = sameness.differences(one, other)
-    if not found:
+    details = sameness.differences(one, other)
+    if not details:
         click.echo(f"the same model {sameness.identity(one)}")
         return
-    click.echo("\n".join(differing(found)))
+    click.echo("\n".join(differing(details)))
     sys.exit(1)
 
 

@@ -52,17 +52,17 @@ def gate(
     """
     if as_json and annotate:
         raise click.UsageError("--json and --annotate both print: choose one")
-    report, found, refusal = _judged(revision)
+    report, evidence, refusal = _judge(revision)
     if junit:
-        _put(junit, _junit(report, found, is_here=revision is None))
+        _put(junit, _junit(report, evidence, is_here=revision is None))
     if summary or comment:
         from driftline.publish import brief
 
-        since = _since(found) if found and revision is None else ""
+        since = _since(evidence) if evidence and revision is None else ""
         if summary:
-            _put(summary, brief.summary(report, found, baseline=since), append=True)
+            _put(summary, brief.summary(report, evidence, baseline=since), append=True)
         if comment:
-            _put(comment, brief.comment(report, found, baseline=since))
+            _put(comment, brief.comment(report, evidence, baseline=since))
     if annotate:
         from driftline.publish.github import commands
 
@@ -79,32 +79,32 @@ def gate(
     sys.exit(report.exit_code)
 
 
-def _judged(revision: str | None) -> tuple[GateReport, Evidence | None, RefusedError | None]:
+def _judge(revision: str | None) -> tuple[GateReport, Evidence | None, RefusedError | None]:
     """The report with its evidence, or with why that was refused."""
     from driftline.errors import RefusedError
     from driftline.gate import evaluation, judgement
 
     try:
-        return *judgement.judged(revision, today=date.today()), None
+        return *judgement.judge(revision, today=date.today()), None
     except RefusedError as error:
         return evaluation.refused(error, today=date.today()), None, error
 
 
-def _junit(report: GateReport, found: Evidence | None, *, is_here: bool) -> str:
+def _junit(report: GateReport, evidence: Evidence | None, *, is_here: bool) -> str:
     """JUnit XML, with the answers of the working tree where it is about that."""
     from driftline.publish import answers, junit
 
-    given = answers.answers(report, found) if found and is_here else None
-    return junit.junit(report, found, given)
+    given = answers.answers(report, evidence) if evidence and is_here else None
+    return junit.junit(report, evidence, given)
 
 
-def _since(found: Evidence) -> str:
+def _since(evidence: Evidence) -> str:
     """What differs from the baseline that params.yaml names, as Markdown; empty without one."""
     from driftline.gate import judgement
     from driftline.project import params
     from driftline.publish import brief
 
-    baseline = judgement.baseline(params.read(), found)
+    baseline = judgement.baseline(params.read(), evidence)
     return brief.since(baseline) if baseline else ""
 
 
@@ -153,7 +153,7 @@ def bless(reason_id: str, reason: str, expires: Any) -> None:
     head = date.fromisoformat(_git_fact("show", "-s", "--format=%cs", "HEAD"))
     until = expires.date() if expires else head + LASTS
     _check_is_ahead(until)
-    report, _ = judgement.judged(None, today=date.today())
+    report, _ = judgement.judge(None, today=date.today())
     made = blessings.bless(
         report, reason_id, reason=reason, by=_name(), accepted=head, expires=until
     )
@@ -216,7 +216,7 @@ def lines(report: GateReport) -> Iterator[str]:
 
     Whatever an artifact, a model or a user wrote is escaped.
     """
-    from driftline.publish import words
+    from driftline.gate import words
     from driftline.report.escape import visible
 
     for row in report.stops:
@@ -235,9 +235,9 @@ def lines(report: GateReport) -> Iterator[str]:
 
 def _line(row: GateVerdict) -> str:
     """`quantize A → B · pods: 1 of 40 flipped (weights, not a near-tie): pods-040 · …`."""
-    from driftline.publish import words
+    from driftline.gate import words
     from driftline.report.escape import visible
 
-    found = filter(None, (words.said(row), words.items(row)))
-    parts = [visible(words.subject(row)), *(visible(each, LINE) for each in found)]
+    told = filter(None, (words.said(row), words.items(row)))
+    parts = [visible(words.subject(row)), *(visible(each, LINE) for each in told)]
     return " · ".join(filter(None, (": ".join(parts), visible(row.look))))

@@ -35,7 +35,6 @@ from driftline.schema.lineage import HopEvidence, ItemDigest, ItemEvidence
 from driftline.schema.statistics import PairedScores
 from driftline.schema.values import canonical_json
 
-RAN = ("ok", "unstable")
 OF_ARTIFACT = frozenset(
     (
         "add_bos",
@@ -154,7 +153,7 @@ class _Cells:
         failed = [
             f"{side.where}: {record.outcome.state}: {record.outcome.reason or 'no reason recorded'}"
             for side, record in ((self.before, old), (self.after, new))
-            if record.outcome.state not in RAN
+            if not record.ran
         ]
         yield from failed
         if asked.reason:
@@ -219,7 +218,7 @@ class _Cells:
         name = new.cell.id
         before = self.before.items(name)
         after = before if self._same_items(name) else self.after.items(name)
-        judged = _Judged(before, after, asked.keys, _unstable(old) | _unstable(new))
+        judged = _Judged(before, after, asked.keys, old.unstable | new.unstable)
         if judged.changed and _same_inputs(old, new) and "unstable" not in _states(old, new):
             self.unexplained.append(
                 Consequence(
@@ -281,10 +280,6 @@ def _differences(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> I
 
 def _states(*cells: CellRecord) -> tuple[str, ...]:
     return tuple(cell.outcome.state for cell in cells)
-
-
-def _unstable(cell: CellRecord) -> frozenset[str]:
-    return frozenset(cell.floor.different) if cell.floor else frozenset()
 
 
 def _same_inputs(old: CellRecord, new: CellRecord) -> bool:

@@ -62,15 +62,14 @@ class CellEvidence:
     def failure(self) -> str | None:
         """Why nothing of this cell can be compared, None when it can."""
         outcome = self.record.outcome
-        if outcome.state in ("ok", "unstable"):
+        if outcome.ran:
             return None
         return f"{self.id}: {outcome.state}: {outcome.reason or 'no reason recorded'}"
 
     @property
     def unstable(self) -> frozenset[str]:
         """Keys of the prompts that the cell answered differently the second time."""
-        floor = self.record.floor
-        return frozenset(floor.different) if floor else frozenset()
+        return self.record.unstable
 
     @property
     def answered(self) -> tuple[str, ...]:

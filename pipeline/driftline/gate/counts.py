@@ -89,10 +89,10 @@ def _flips(hop: HopFacts, scope: Scope, items: int, limit: Limit) -> GateVerdict
 def _kl(hop: HopFacts, scope: Scope, limit: Limit) -> GateVerdict:
     """Mean KL less the noise floor's, by its interval over sequences."""
     sequences = hop.within(hop.kl, scope)
-    found = hop.evidence.kl if scope == ALL else _mean([hop.kl[key] for key in sequences])
-    if found is None:
+    estimate = hop.evidence.kl if scope == ALL else _mean([hop.kl[key] for key in sequences])
+    if estimate is None:
         return _unmeasured("kl", hop, scope, limit)
-    low, value, high = (x - hop.floor[0] for x in (found.low, found.value, found.high))
+    low, value, high = (x - hop.floor[0] for x in (estimate.low, estimate.value, estimate.high))
     verdict: Verdict = "undecided"
     if low > limit.value:
         verdict = "fail"

@@ -17,7 +17,7 @@ from driftline.gate import blessings as blessed
 from driftline.gate import policy as policies
 from driftline.gate.counts import counted
 from driftline.gate.policy import Limit, Scope, any_of, matches
-from driftline.gate.readings import HopFacts, hop_facts, ran, unstable
+from driftline.gate.readings import HopFacts, hop_facts
 from driftline.gate.rows import row
 from driftline.gate.scores import corrected, intervals
 from driftline.project import params
@@ -94,43 +94,43 @@ def outlook(report: GateReport) -> tuple[Later, ...]:
     Of a report in which every blessing is in force (`ALWAYS`), that is all there is to say about
     time: a page made from it is the same whenever it is made.
     """
-    found, verdict = [], report.verdict
+    changes, verdict = [], report.verdict
     lasting = [(each.blessed.expires, each.verdict) for each in report.checks if each.blessed]
     for end in sorted({expires for expires, _ in lasting}):
         over = [known for expires, known in lasting if expires <= end]
         then = worst((report.verdict, *over))
         if then != verdict:
-            found.append(Later(after=end, verdict=then))
+            changes.append(Later(after=end, verdict=then))
             verdict = then
-    return tuple(found)
+    return tuple(changes)
 
 
 def refused(error: DriftlineError, *, today: date) -> GateReport:
     """The report on evidence that cannot be read as what it says it is."""
-    found = row("evidence", "", "refused", error.message, id_="evidence", look=error.remedy)
+    check = row("evidence", "", "refused", error.message, id_="evidence", look=error.remedy)
     return GateReport(
         verdict="refused",
         exit_code=EXIT_CODES["refused"],
         judged_on=today,
         index_seal="",
         policy=None,
-        checks=(found,),
+        checks=(check,),
     )
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """The verdict on all of them; `pass` on none."""
-    found = set(verdicts)
-    return next((verdict for verdict in EXIT_CODES if verdict in found), "pass")
+    given = set(verdicts)
+    return next((verdict for verdict in EXIT_CODES if verdict in given), "pass")
 
 
-def _place(found: GateVerdict, cells: Mapping[str, int]) -> tuple[Any, ...]:
+def _place(check: GateVerdict, cells: Mapping[str, int]) -> tuple[Any, ...]:
     return (
-        ORDER.index(found.verdict),
-        cells.get(found.cell, len(cells)),
-        CHECKS.index(found.check),
-        found.id,
-        found.message,
+        ORDER.index(check.verdict),
+        cells.get(check.cell, len(cells)),
+        CHECKS.index(check.check),
+        check.id,
+        check.message,
     )
 
 
@@ -152,8 +152,8 @@ def check_made_with(project: Params, evidence: Evidence) -> None:
 
 def _results(project: Params) -> dict[str, Any]:
     """What of params.yaml changes a result: of `limits` only threads do."""
-    found = project.model_dump(mode="json", exclude={"elsewhere", "limits"})
-    return {**found, "limits.threads": project.limits.threads}
+    values = project.model_dump(mode="json", exclude={"elsewhere", "limits"})
+    return {**values, "limits.threads": project.limits.threads}
 
 
 def _project(evidence: Evidence) -> Params:
@@ -190,10 +190,10 @@ class _Gate:
     def rows(self) -> list[GateVerdict]:
         """Every check; that nothing was judged is a reason not to pass."""
         limited = [each for hop in self._hops() for each in self._limited(hop)]
-        judged = [found for hop, scope, limits in limited for found in counted(hop, scope, limits)]
-        judged += corrected([test for each in limited for test in intervals(*each)])
-        rows = [*self._cells(), *map(self._finding, self.evidence.index.findings), *judged]
-        if not judged and not any(each.stops for each in rows):
+        of_hops = [check for each in limited for check in counted(*each)]
+        of_hops += corrected([test for each in limited for test in intervals(*each)])
+        rows = [*self._cells(), *map(self._finding, self.evidence.index.findings), *of_hops]
+        if not of_hops and not any(each.stops for each in rows):
             said = "no hop is held against any limit: nothing was judged"
             look = "driftline gate --json   (it has the policy)"
             rows.append(row("evidence", "", "undecided", said, id_="evidence", look=look))
@@ -204,6 +204,10 @@ class _Gate:
 
     def _is_required(self, cell: str) -> bool:
         return any_of(self.policy.required, cell) and not self._is_experimental(cell)
+
+    def _ran(self, cell: str) -> bool:
+        record = self.evidence.cells.get(cell)
+        return record is not None and record.ran
 
     def _of_cell(self, cell: str) -> dict[str, ItemEvidence]:
         if cell not in self._items:
@@ -241,7 +245,7 @@ class _Gate:
             name,
             verdict,
             said,
-            keys=tuple(sorted(unstable(record))),
+            keys=tuple(sorted(record.unstable)) if record else (),
             look=look,
         )
 
@@ -253,7 +257,7 @@ class _Gate:
 
     def _answers(self, name: str) -> Iterator[GateVerdict]:
         """Prompts without an answer in a required cell that ran: they are nobody's score."""
-        if not ran(self.evidence, name) or not self._is_required(name):
+        if not self._ran(name) or not self._is_required(name):
             return
         states = {key: item.state for key, item in self._of_cell(name).items() if item.state}
         lost = tuple(key for key, state in states.items() if state == "errored")
@@ -264,27 +268,27 @@ class _Gate:
 
     # -- findings
 
-    def _finding(self, found: Finding) -> GateVerdict:
-        cell = found.where.rpartition(" → ")[2]
+    def _finding(self, finding: Finding) -> GateVerdict:
+        cell = finding.where.rpartition(" → ")[2]
         kind = self.kinds.get(cell)
         codes, rule = policies.allowed(self.policy, kind, cell)
-        verdict: Verdict = "pass" if found.code in codes else "fail"
+        verdict: Verdict = "pass" if finding.code in codes else "fail"
         if self._is_experimental(cell):
             verdict, rule = "skipped", None
         look = "reports/lineage.md#findings"
-        if found.items:
-            look = f"driftline explain {found.items[0]}"
-        elif found.component == "weights" and kind in ("convert", "quantize"):
+        if finding.items:
+            look = f"driftline explain {finding.items[0]}"
+        elif finding.component == "weights" and kind in ("convert", "quantize"):
             look = f"driftline budget {cell}"
         return row(
             "finding",
             cell,
             verdict,
-            f"{found.code}: {found.message}",
-            id_=f"{found.code}:{cell}",
+            f"{finding.code}: {finding.message}",
+            id_=f"{finding.code}:{cell}",
             hop=self.evidence.hops.get(cell),
-            cause=found.component or "",
-            keys=found.items,
+            cause=finding.component or "",
+            keys=finding.items,
             look=look,
             rule=rule,
         )
@@ -295,9 +299,9 @@ class _Gate:
         """Hops to judge. Where an end did not run, its own verdict says so, if it is required."""
         for each in self.evidence.index.hops:
             parent, child = each.hop.parent, each.hop.child
-            if self._is_experimental(child) or not ran(self.evidence, child):
+            if self._is_experimental(child) or not self._ran(child):
                 continue
-            if ran(self.evidence, parent):
+            if self._ran(parent):
                 before = self._of_cell(parent)
             elif self._is_required(parent) and not any_of(self.policy.may_skip, parent):
                 continue
@@ -323,6 +327,6 @@ def _outcome(record: CellRecord | None) -> tuple[Verdict, str]:
         return "error", f"{outcome.kind or 'error'}: {reason}"
     if outcome.state == "skipped":
         return "skipped", f"skipped: {reason}"
-    if outcome.state == "unstable" or unstable(record):
+    if outcome.state == "unstable" or record.unstable:
         return "unstable", outcome.reason or "answers differ on repeat"
     return "pass", "ran, and repeats every answer"

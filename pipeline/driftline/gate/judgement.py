@@ -24,7 +24,7 @@ from driftline.schema.values import load
 from driftline.store.digest import sha256_file
 
 
-def judged(revision: str | None, *, today: date) -> tuple[GateReport, Evidence]:
+def judge(revision: str | None, *, today: date) -> tuple[GateReport, Evidence]:
     """The report on the working tree (None), or on a release or git revision, and its evidence.
 
     A revision is judged by the policy and the blessings it has.
@@ -36,9 +36,9 @@ def judged(revision: str | None, *, today: date) -> tuple[GateReport, Evidence]:
     commit = None if revision is None else history.commit_of(revision)
     project = params.read() if commit is None else _project(commit, str(revision))
     accepted = accepted_at(commit, where=f"{revision}:" if revision else "")
-    found = history.at(revision)
-    evaluation.check_made_with(project, found)
-    return evaluation.evaluate(policy.policy(project), found, accepted, today=today), found
+    evidence = history.at(revision)
+    evaluation.check_made_with(project, evidence)
+    return evaluation.evaluate(policy.policy(project), evidence, accepted, today=today), evidence
 
 
 BUDGETS = Path("reports") / "budget"
@@ -47,13 +47,13 @@ BUDGETS = Path("reports") / "budget"
 
 def budgets() -> tuple[tuple[Budget, ...], tuple[str, ...]]:
     """Every error budget there is, and the files that are none of this version."""
-    found, unread = [], []
+    known, unread = [], []
     for path in sorted(BUDGETS.glob("*.json")):
         try:
-            found.append(load(Budget, path))
+            known.append(load(Budget, path))
         except ValidationError:
             unread.append(path.as_posix())
-    return tuple(found), tuple(unread)
+    return tuple(known), tuple(unread)
 
 
 def inputs(project: Params) -> dict[str, Any]:
@@ -71,24 +71,24 @@ def inputs(project: Params) -> dict[str, Any]:
     }
 
 
-def standing(project: Params) -> tuple[GateReport, Baseline | None]:
+def judge_working_tree(project: Params) -> tuple[GateReport, Baseline | None]:
     """The working tree's evidence against the policy, every blessing in force, and the baseline.
 
     A policy that cannot be applied, or a baseline that cannot be compared, is said, not raised:
     whatever was measured is to be seen all the same. Nothing of it depends on the day.
     """
-    found = history.at(None)
+    evidence = history.at(None)
     try:
         accepted = accepted_at(None)
         report = evaluation.evaluate(
-            policy.policy(project), found, accepted, today=evaluation.ALWAYS
+            policy.policy(project), evidence, accepted, today=evaluation.ALWAYS
         )
     except DriftlineError as error:
         report = evaluation.refused(error, today=evaluation.ALWAYS)
-    return report, baseline(project, found)
+    return report, baseline(project, evidence)
 
 
-def baseline(project: Params, found: Evidence) -> Baseline | None:
+def baseline(project: Params, evidence: Evidence) -> Baseline | None:
     """The baseline that params.yaml names against some evidence, or why it cannot be compared."""
     name, commit = project.baseline, ""
     if name is None:
@@ -96,7 +96,7 @@ def baseline(project: Params, found: Evidence) -> Baseline | None:
     try:
         commit = history.commit_of(name)
         return Baseline(
-            name=name, commit=commit, comparison=comparison.compare(history.at(name), found)
+            name=name, commit=commit, comparison=comparison.compare(history.at(name), evidence)
         )
     except DriftlineError as error:
         return Baseline(name=name, commit=commit, problem=error.message)

@@ -49,10 +49,10 @@ class Pairs:
     @classmethod
     def of(cls, changes: Iterable[float]) -> Pairs:
         """Of what each item gained, in [-1, 1]."""
-        found = tuple(changes)
-        falls = [-change for change in found if change < 0]
-        rises = [change for change in found if change > 0]
-        return cls(len(found), math.fsum(falls), math.fsum(rises), len(falls), len(rises))
+        gains = tuple(changes)
+        falls = [-change for change in gains if change < 0]
+        rises = [change for change in gains if change > 0]
+        return cls(len(gains), math.fsum(falls), math.fsum(rises), len(falls), len(rises))
 
     @classmethod
     def flips(cls, items: float, worse: float, better: float) -> Pairs:

@@ -41,13 +41,13 @@ def policy(project: Params) -> GatePolicy:
         ) from None
 
 
-def check_names(found: GatePolicy, evalsets: Iterable[str], tags: Iterable[str]) -> None:
+def check_names(policy: GatePolicy, evalsets: Iterable[str], tags: Iterable[str]) -> None:
     """Refuse a rule on an evalset or tag that is not there: it would hold of nothing.
 
     Raises:
         InputError: it is named with the closest one.
     """
-    for number, rule in enumerate(found.rules, 1):
+    for number, rule in enumerate(policy.rules, 1):
         for what, name, known in (
             ("evalset", rule.evalset, tuple(evalsets)),
             ("tag", rule.tag, tuple(tags)),
@@ -60,18 +60,18 @@ def check_names(found: GatePolicy, evalsets: Iterable[str], tags: Iterable[str])
                 )
 
 
-def notes(found: GatePolicy, kinds: Mapping[str, HopKind | None]) -> Iterator[str]:
+def notes(policy: GatePolicy, kinds: Mapping[str, HopKind | None]) -> Iterator[str]:
     """Patterns and rules that select nothing, where that stops nobody.
 
     Args:
-        found: the policy.
+        policy: of the gate.
         kinds: every cell, and the kind of the hop into it (None: the root).
     """
     for key in ("may_skip", "experimental"):
-        for pattern in getattr(found, key):
+        for pattern in getattr(policy, key):
             if not matches(pattern, kinds):
                 yield f"gate.{key}: no cell is {pattern}"
-    for number, rule in enumerate(found.rules, 1):
+    for number, rule in enumerate(policy.rules, 1):
         if not any(is_about(rule, kind, cell) for cell, kind in kinds.items()):
             yield f"gate.rules: rule {number} selects no hop"
 
@@ -135,15 +135,15 @@ def scopes(
     asked = tuple(keys)
     evalsets = dict.fromkeys(key.partition("/")[0] for key in asked)
     labels = dict.fromkeys(tag for key in asked for tag in tags.get(key, ()))
-    found = {ALL: None}
+    chosen = {ALL: None}
     for rule in rules:
         if is_about(rule, kind, cell):
             for evalset in _named(rule.evalset, evalsets):
                 for tag in _named(rule.tag, labels):
                     scope = Scope(evalset, tag)
                     if any(scope.has(key, tags) for key in asked):
-                        found[scope] = None
-    return tuple(found)
+                        chosen[scope] = None
+    return tuple(chosen)
 
 
 def _named(pattern: str | None, names: Iterable[str]) -> tuple[str | None, ...]:
@@ -160,10 +160,10 @@ class Limit:
     rule: int
 
 
-def limits(found: GatePolicy, kind: HopKind, cell: str, scope: Scope) -> dict[str, Limit]:
+def limits(policy: GatePolicy, kind: HopKind, cell: str, scope: Scope) -> dict[str, Limit]:
     """The limits of some items of the hop into `cell`: of each the last rule's that says one."""
     chosen: dict[str, Limit] = {}
-    for number, rule in enumerate(found.rules, 1):
+    for number, rule in enumerate(policy.rules, 1):
         same = _same(rule.evalset, scope.evalset) and _same(rule.tag, scope.tag)
         if same and is_about(rule, kind, cell):
             for name in LIMITS:
@@ -182,10 +182,10 @@ def _same(pattern: str | None, name: str | None) -> bool:
 
 
 def allowed(
-    found: GatePolicy, kind: HopKind | None, cell: str
+    policy: GatePolicy, kind: HopKind | None, cell: str
 ) -> tuple[tuple[str, ...], int | None]:
     """Codes of findings that may be there, and the rule that says so: the last that says any."""
-    for number, rule in reversed(tuple(enumerate(found.rules, 1))):
+    for number, rule in reversed(tuple(enumerate(policy.rules, 1))):
         if rule.allow is not None and is_about(rule, kind, cell):
             return rule.allow, number
     return (), None

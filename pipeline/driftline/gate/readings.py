@@ -10,11 +10,8 @@ from driftline.drift.hops import flip
 from driftline.evidence.lineage import Evidence
 from driftline.gate.margins import Pairs
 from driftline.gate.policy import Scope
-from driftline.schema.cells import CellRecord
 from driftline.schema.hops import Hop, HopKind
 from driftline.schema.lineage import HopEvidence, ItemEvidence
-
-RAN = ("ok", "unstable")
 
 
 @dataclass(frozen=True)
@@ -74,17 +71,6 @@ class HopFacts:
         return ", ".join(f"{count} {name}" for name, count in counts.most_common())
 
 
-def ran(evidence: Evidence, cell: str) -> bool:
-    """Whether a cell has answers."""
-    record = evidence.cells.get(cell)
-    return record is not None and record.outcome.state in RAN
-
-
-def unstable(record: CellRecord | None) -> frozenset[str]:
-    """Keys of the answers that a cell did not repeat."""
-    return frozenset(record.floor.different) if record and record.floor else frozenset()
-
-
 def hop_facts(
     evidence: Evidence,
     hop: HopEvidence,
@@ -101,8 +87,8 @@ def hop_facts(
         after: items of the child.
         tags: of every golden prompt, by key.
     """
-    cells = evidence.cells
-    shaky = unstable(cells.get(hop.hop.parent)) | unstable(cells.get(hop.hop.child))
+    ends = [evidence.cells.get(name) for name in (hop.hop.parent, hop.hop.child)]
+    shaky = {key for record in ends if record for key in record.unstable}
     asked = tuple(key for key, item in after.items() if item.state is not None)
     kept = [key for key in asked if key not in shaky and after[key].score is not None]
     both = [key for key in kept if hop.compared and key in before]

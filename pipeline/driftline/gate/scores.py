@@ -69,33 +69,34 @@ def intervals(hop: HopFacts, scope: Scope, limits: Mapping[str, Limit]) -> Itera
         yield _accuracy(hop, scope, keys, limits["min_accuracy"])
 
 
-def corrected(found: Sequence[Interval]) -> Iterator[GateVerdict]:
+def corrected(every: Sequence[Interval]) -> Iterator[GateVerdict]:
     """Verdicts of all intervals of a report; a loss and a gain of the same items are one test."""
-    family = {each.test: each.p for each in found}
+    family = {each.test: each.p for each in every}
     if family:
         adjusted = dict(zip(family, holm(tuple(family.values())), strict=True))
-        for each in found:
+        for each in every:
             yield _decided(each, is_real=adjusted[each.test] < ALPHA, family=len(family))
 
 
-def _decided(found: Interval, *, is_real: bool, family: int) -> GateVerdict:
-    beyond = found.low > found.margin
+def _decided(interval: Interval, *, is_real: bool, family: int) -> GateVerdict:
+    beyond = interval.low > interval.margin
     proven, alone = beyond and is_real, beyond and not is_real
     verdict: Verdict = "fail" if proven else "pass"
-    need, said = None, found.say(found.row, "least" if proven else "alone" if alone else "most")
+    bound: Bound = "least" if proven else "alone" if alone else "most"
+    need, said = None, interval.say(interval.row, bound)
     if alone:
         said += f"; not proven among {count(family, 'test')}"
-    if not proven and found.excluded and found.high > found.margin:
+    if not proven and interval.excluded and interval.high > interval.margin:
         verdict = "undecided"
-        need = found.needed(ALPHA / family)
+        need = interval.needed(ALPHA / family)
         said += "; " + would_decide(need)
-    return found.row.model_copy(
+    return interval.row.model_copy(
         update={
             "verdict": verdict,
             "message": said,
             "need": need,
-            "cause": found.row.cause or (TOO_FEW if verdict == "undecided" else ""),
-            "look": "" if verdict == "pass" else found.row.look,
+            "cause": interval.row.cause or (TOO_FEW if verdict == "undecided" else ""),
+            "look": "" if verdict == "pass" else interval.row.look,
         }
     )
 
@@ -136,22 +137,22 @@ def _change(
     )
 
 
-def _loss(loss: float, found: GateVerdict, bound: Bound) -> str:
-    shown = f"at least {points(found.low)}"
+def _loss(loss: float, check: GateVerdict, bound: Bound) -> str:
+    shown = f"at least {points(check.low)}"
     if bound == "most":
-        shown = f"at most {points(found.high)} lost"
-    return f"{_changed(found, -loss)} (95 %: {shown}), {points(found.limit)} allowed"
+        shown = f"at most {points(check.high)} lost"
+    return f"{_changed(check, -loss)} (95 %: {shown}), {points(check.limit)} allowed"
 
 
-def _gain(gain: float, found: GateVerdict, bound: Bound) -> str:
-    least = points(max(found.low or 0.0, 0.0))
-    said = f"{_changed(found, gain)} (95 %: at least {least} gained), {points(found.limit)} allowed"
+def _gain(gain: float, check: GateVerdict, bound: Bound) -> str:
+    least = points(max(check.low or 0.0, 0.0))
+    said = f"{_changed(check, gain)} (95 %: at least {least} gained), {points(check.limit)} allowed"
     return f"improved, explain it or bless it: {said}" if bound == "least" else said
 
 
-def _changed(found: GateVerdict, gain: float) -> str:
+def _changed(check: GateVerdict, gain: float) -> str:
     verb = "gains" if gain > 0 else "loses"
-    return f"{verb} {points(abs(gain))} points of {count(found.items, 'item')}"
+    return f"{verb} {points(abs(gain))} points of {count(check.items, 'item')}"
 
 
 def _accuracy(hop: HopFacts, scope: Scope, keys: tuple[str, ...], limit: Limit) -> Interval:
@@ -188,9 +189,9 @@ def _accuracy(hop: HopFacts, scope: Scope, keys: tuple[str, ...], limit: Limit) 
     )
 
 
-def _right(found: GateVerdict, bound: Bound) -> str:
-    shown = f"at most {points(found.high)}"
+def _right(check: GateVerdict, bound: Bound) -> str:
+    shown = f"at most {points(check.high)}"
     if bound == "most":
-        shown = f"at least {points(found.low)}"
-    said = f"{found.items - len(found.keys)} of {count(found.items, 'item')} right"
-    return f"{said} (95 %: {shown} %), {points(found.limit)} % required"
+        shown = f"at least {points(check.low)}"
+    said = f"{check.items - len(check.keys)} of {count(check.items, 'item')} right"
+    return f"{said} (95 %: {shown} %), {points(check.limit)} % required"

@@ -88,13 +88,13 @@ def load(paths: Sequence[Path]) -> tuple[GoldenPrompt, ...]:
     texts = iter(_texts([row for rows, _ in sources for row in rows]))
     first: dict[str, Path] = {}
     for path, (rows, problems) in zip(paths, sources, strict=True):
-        found, more = _items(path.stem, list(islice(texts, len(rows))))
-        if not found and not problems and not more:
+        own, more = _items(path.stem, list(islice(texts, len(rows))))
+        if not own and not problems and not more:
             more.append((1, "no items: the file is empty"))
         if path.stem in first:
             more.append((1, f"a second evalset of this name: the first is {first[path.stem]}"))
         first.setdefault(path.stem, path)
-        items += found
+        items += own
         reported += [
             one_line(f"{path}:{number}: {what}", 300)
             for number, what in sorted(problems + more, key=lambda problem: problem[0])
@@ -248,8 +248,8 @@ def _item(data: dict[str, Any], name: str) -> tuple[GoldenPrompt | None, list[st
         for index, fields in enumerate(checks):
             if ("checks", index) not in broken:
                 check = CHECK.validate_json(json.dumps(fields), strict=True)
-                found = check_faults(check, data.get("reference"))
-                faults += [f"checks[{index}]{fault}" for fault in found]
+                where = f"checks[{index}]"
+                faults += [f"{where}{each}" for each in check_faults(check, data.get("reference"))]
     return item, faults
 
 

@@ -36,8 +36,7 @@ from driftline.schema.items import (
     SqlEqual,
     ValidJson,
 )
-from driftline.schema.scores import CheckResult, ItemScore, ItemState
-from driftline.schema.values import Value
+from driftline.schema.scores import CheckResult, EvalsetScore, ItemScore, ItemState
 
 PATTERN_S = 1.0
 """Seconds a pattern of a JSON Schema may take."""
@@ -52,8 +51,8 @@ NUMBER = re.compile(
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What one check says of one answer.
+class CheckGrade:
+    """What one check gives one answer.
 
     Args:
         score: in [0, 1].
@@ -66,24 +65,7 @@ class Finding:
     parsed: bool = True
 
 
-GOOD = Finding(1.0)
-
-
-class EvalsetScore(Value):
-    """One evalset in one cell.
-
-    `n` items, of which `n_scored` have a score; `mean_score` is their mean and `accuracy` the share
-    of them that is `correct`, both None when none has. Items that errored or have no check count in
-    `n` and `states` alone.
-    """
-
-    cell: str
-    evalset: str
-    n: int
-    n_scored: int
-    mean_score: float | None
-    accuracy: float | None
-    states: dict[str, int]
+GOOD = CheckGrade(1.0)
 
 
 def grade(
@@ -106,18 +88,18 @@ def grade(
     if len({item.key, prompt.key, completion.key if completion else item.key}) > 1:
         raise ValueError(f"{item.key} cannot be graded by the answer to another prompt")
     rules = item.checks if completion else ()
-    findings = [check(rule, item, prompt, completion) for rule in rules if completion]
-    score = _weighted_mean([rule.weight for rule in rules], [found.score for found in findings])
+    grades = [check(rule, item, prompt, completion) for rule in rules if completion]
+    score = _weighted_mean([rule.weight for rule in rules], [each.score for each in grades])
     return ItemScore(
         cell=cell,
         evalset=item.evalset,
         item=item.id,
         tags=item.tags,
-        state=_state(item, completion, findings, score),
+        state=_state(item, completion, grades, score),
         score=score,
         checks=tuple(
-            CheckResult(kind=rule.kind, score=it.score, weight=rule.weight, detail=it.detail)
-            for rule, it in zip(rules, findings, strict=True)
+            CheckResult(kind=rule.kind, score=each.score, weight=rule.weight, detail=each.detail)
+            for rule, each in zip(rules, grades, strict=True)
         ),
     )
 
@@ -133,7 +115,7 @@ def _weighted_mean(weights: list[float], scores: list[float]) -> float | None:
 def _state(
     item: GoldenPrompt,
     completion: Completion | None,
-    findings: list[Finding],
+    grades: list[CheckGrade],
     score: float | None,
 ) -> ItemState:
     if completion is None:
@@ -146,7 +128,7 @@ def _state(
         return "correct"
     if about_text and completion.finish_reason != "stop":
         return "truncated"
-    if not all(found.parsed for found in findings):
+    if not all(each.parsed for each in grades):
         return "unparsed"
     return "partial" if score > 0 else "wrong"
 
@@ -176,43 +158,45 @@ def _summary(cell: str, evalset: str, group: list[ItemScore]) -> EvalsetScore:
 # -------------------------------------------------------------------------------------- checks
 
 
-def check(rule: Check, item: GoldenPrompt, prompt: PinnedPrompt, completion: Completion) -> Finding:
+def check(
+    rule: Check, item: GoldenPrompt, prompt: PinnedPrompt, completion: Completion
+) -> CheckGrade:
     """Apply one check to one answer.
 
     Returns:
         Its score, with a detail of one short line without control characters.
     """
     try:
-        found = _check(rule, item, prompt, completion)
+        result = _check(rule, item, prompt, completion)
     except RecursionError:
-        found = Finding(0.0, "nested too deeply to compare")
-    return Finding(found.score, one_line(found.detail, DETAIL), found.parsed)
+        result = CheckGrade(0.0, "nested too deeply to compare")
+    return CheckGrade(result.score, one_line(result.detail, DETAIL), result.parsed)
 
 
 def _check(
     rule: Check, item: GoldenPrompt, prompt: PinnedPrompt, completion: Completion
-) -> Finding:
+) -> CheckGrade:
     text = completion.text
     match rule:
         case Exact():
-            found = _exact(rule, _expected(rule.value, item), text)
+            result = _exact(rule, _expected(rule.value, item), text)
         case Contains() | NotContains() | Canary():
-            found = _contains(rule, text)
+            result = _contains(rule, text)
         case Regex():
-            found = _regex(rule, text)
+            result = _regex(rule, text)
         case ValidJson():
-            found = _json(text, lambda _: GOOD)
+            result = _json(text, lambda _: GOOD)
         case JsonSchema():
-            found = _json(text, lambda value: _accepted(rule.json_schema, value))
+            result = _json(text, lambda value: _accepted(rule.json_schema, value))
         case JsonEqual():
-            found = _json(text, lambda value: _same_fields(_expected_json(rule, item), value))
+            result = _json(text, lambda value: _same_fields(_expected_json(rule, item), value))
         case SqlEqual():
-            found = _sql_equal(_expected(rule.value, item), text, rule.dialect)
+            result = _sql_equal(_expected(rule.value, item), text, rule.dialect)
         case Number():
-            found = _number(rule, text)
+            result = _number(rule, text)
         case SamePromptIds():
-            found = _same_ids(prompt.ids, completion.prompt_ids)
-    return found
+            result = _same_ids(prompt.ids, completion.prompt_ids)
+    return result
 
 
 def _expected(value: str | None, item: GoldenPrompt) -> str:
@@ -226,97 +210,97 @@ def _expected_json(rule: JsonEqual, item: GoldenPrompt) -> JsonValue:
     return strict_json(_expected(None, item)) if rule.value is None else rule.value
 
 
-def _exact(rule: Exact, expected: str, text: str) -> Finding:
+def _exact(rule: Exact, expected: str, text: str) -> CheckGrade:
     if rule.strip:
         expected, text = expected.strip(), text.strip()
     if text == expected:
         return GOOD
     at = _first_difference(expected, text)
-    return Finding(
+    return CheckGrade(
         0.0,
         f"from character {at + 1} on: expected {quoted(expected[at:])}, found {quoted(text[at:])}",
     )
 
 
-def _first_difference(expected: Sequence[object], found: Sequence[object]) -> int:
+def _first_difference(expected: Sequence[object], given: Sequence[object]) -> int:
     """The first index where two sequences differ: the shorter one's length if it is a prefix."""
-    pairs = enumerate(zip(expected, found, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(expected), len(found)))
+    pairs = enumerate(zip(expected, given, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(expected), len(given)))
 
 
-def _contains(rule: Contains | NotContains | Canary, text: str) -> Finding:
+def _contains(rule: Contains | NotContains | Canary, text: str) -> CheckGrade:
     if isinstance(rule, Canary):
-        return GOOD if rule.phrase in text else Finding(0.0, f"no canary {quoted(rule.phrase)}")
+        return GOOD if rule.phrase in text else CheckGrade(0.0, f"no canary {quoted(rule.phrase)}")
     value = rule.value
     if rule.ignore_case:
         value, text = value.casefold(), text.casefold()
     if (value in text) == isinstance(rule, Contains):
         return GOOD
     what = "does not contain" if isinstance(rule, Contains) else "contains"
-    return Finding(0.0, f"{what} {quoted(rule.value)}")
+    return CheckGrade(0.0, f"{what} {quoted(rule.value)}")
 
 
-def _regex(rule: Regex, text: str) -> Finding:
+def _regex(rule: Regex, text: str) -> CheckGrade:
     import regex
 
     search = regex.fullmatch if rule.full else regex.search
     try:
         matched = search(rule.pattern, text, timeout=rule.timeout_s)
     except TimeoutError:
-        return Finding(0.0, f"timed out after {rule.timeout_s:g} s")
+        return CheckGrade(0.0, f"timed out after {rule.timeout_s:g} s")
     what = "the whole answer does not match" if rule.full else "nothing matches"
-    return GOOD if matched else Finding(0.0, f"{what} {quoted(rule.pattern)}")
+    return GOOD if matched else CheckGrade(0.0, f"{what} {quoted(rule.pattern)}")
 
 
-def _number(rule: Number, text: str) -> Finding:
+def _number(rule: Number, text: str) -> CheckGrade:
     numbers = NUMBER.findall(text)
     if not numbers:
-        return Finding(0.0, "no number")
+        return CheckGrade(0.0, "no number")
     last = re.sub(r"[,_\u00a0\u202f]", "", numbers[-1]).replace("\u2212", "-")
     tolerance = max(rule.absolute, rule.relative * abs(rule.value))
     if abs(float(last) - rule.value) <= tolerance:
         return GOOD
-    return Finding(0.0, f"expected {rule.value:g} within {tolerance:g}, found {quoted(last)}")
+    return CheckGrade(0.0, f"expected {rule.value:g} within {tolerance:g}, found {quoted(last)}")
 
 
-def _same_ids(expected: tuple[int, ...], found: tuple[int, ...]) -> Finding:
-    if expected == found:
+def _same_ids(pinned: tuple[int, ...], given: tuple[int, ...]) -> CheckGrade:
+    if pinned == given:
         return GOOD
-    at = _first_difference(expected, found)
-    one, other = (str(ids[at]) if at < len(ids) else "none" for ids in (expected, found))
-    lengths = f"{len(expected)} pinned ids, {len(found)} found"
-    return Finding(0.0, f"position {at}: pinned id {one}, found {other} ({lengths})")
+    at = _first_difference(pinned, given)
+    one, other = (str(ids[at]) if at < len(ids) else "none" for ids in (pinned, given))
+    lengths = f"{len(pinned)} pinned ids, {len(given)} found"
+    return CheckGrade(0.0, f"position {at}: pinned id {one}, found {other} ({lengths})")
 
 
 # ---------------------------------------------------------------------------------------- JSON
 
 
-def _json(text: str, judge: Callable[[JsonValue], Finding]) -> Finding:
+def _json(text: str, judge: Callable[[JsonValue], CheckGrade]) -> CheckGrade:
     """What `judge` says of an answer that is strict JSON."""
     try:
         value = strict_json(text)
     except ValueError as error:
-        return Finding(0.0, str(error), parsed=False)
+        return CheckGrade(0.0, str(error), parsed=False)
     return judge(value)
 
 
-def _same_fields(expected: JsonValue, found: JsonValue) -> Finding:
+def _same_fields(expected: JsonValue, given: JsonValue) -> CheckGrade:
     """The share of top-level keys, of either side, whose values are equal; else all or nothing."""
-    if not isinstance(expected, dict) or not isinstance(found, dict):
-        if _same(expected, found):
+    if not isinstance(expected, dict) or not isinstance(given, dict):
+        if _same(expected, given):
             return GOOD
-        return Finding(0.0, f"expected {_shown(expected)}, found {_shown(found)}")
-    keys = sorted(expected.keys() | found.keys())
+        return CheckGrade(0.0, f"expected {_shown(expected)}, found {_shown(given)}")
+    keys = sorted(expected.keys() | given.keys())
     faults = []
     for key in keys:
-        if key not in found:
+        if key not in given:
             faults.append(f"{quoted(key)} is missing")
         elif key not in expected:
             faults.append(f"{quoted(key)} is extra")
-        elif not _same(expected[key], found[key]):
-            was = f"expected {_shown(expected[key])}, found {_shown(found[key])}"
+        elif not _same(expected[key], given[key]):
+            was = f"expected {_shown(expected[key])}, found {_shown(given[key])}"
             faults.append(f"{quoted(key)}: {was}")
-    return Finding(1 - len(faults) / len(keys) if keys else 1.0, "; ".join(faults))
+    return CheckGrade(1 - len(faults) / len(keys) if keys else 1.0, "; ".join(faults))
 
 
 def _same(one: JsonValue, other: JsonValue) -> bool:
@@ -333,20 +317,20 @@ def _shown(value: JsonValue) -> str:
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 
-def _accepted(schema: dict[str, JsonValue], value: JsonValue) -> Finding:
+def _accepted(schema: dict[str, JsonValue], value: JsonValue) -> CheckGrade:
     from referencing import Registry
 
     try:
         # An empty registry: a reference out of the schema is never fetched.
         errors = list(_validator()(schema, registry=Registry()).iter_errors(value))
     except TimeoutError:
-        return Finding(0.0, f"a pattern of the schema timed out after {PATTERN_S:g} s")
+        return CheckGrade(0.0, f"a pattern of the schema timed out after {PATTERN_S:g} s")
     except OverflowError:
-        return Finding(0.0, "a number is too large to check")
+        return CheckGrade(0.0, "a number is too large to check")
     if not errors:
         return GOOD
     first = min(errors, key=lambda error: (len(error.path), error.json_path, error.message))
-    return Finding(0.0, f"{first.json_path}: {first.message}")
+    return CheckGrade(0.0, f"{first.json_path}: {first.message}")
 
 
 @cache
@@ -355,24 +339,24 @@ def _validator() -> Any:
     import regex
     from jsonschema import Draft202012Validator, ValidationError, validators
 
-    def found(pattern: str, text: str) -> bool:
+    def matches(pattern: str, text: str) -> bool:
         return regex.search(pattern, text, timeout=PATTERN_S) is not None
 
     def pattern(_: Any, wanted: str, value: Any, __: Any) -> Iterator[Any]:
-        if isinstance(value, str) and not found(wanted, value):
+        if isinstance(value, str) and not matches(wanted, value):
             yield ValidationError(f"{quoted(value)} does not match {quoted(wanted)}")
 
     def pattern_properties(run: Any, rules: Any, value: Any, _: Any) -> Iterator[Any]:
         fields = value.items() if isinstance(value, dict) else ()
         for wanted, rule in rules.items():
             for key, inner in fields:
-                if found(wanted, key):
+                if matches(wanted, key):
                     yield from run.descend(inner, rule, path=key, schema_path=wanted)
 
     def additional(run: Any, rule: Any, value: Any, schema: Any) -> Iterator[Any]:
         named, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
         for key in value if isinstance(value, dict) else ():
-            if key not in named and not any(found(wanted, key) for wanted in patterns):
+            if key not in named and not any(matches(wanted, key) for wanted in patterns):
                 if rule is False:
                     yield ValidationError(f"additional property {quoted(key)}")
                 else:
@@ -392,19 +376,19 @@ def _validator() -> Any:
 # ----------------------------------------------------------------------------------------- SQL
 
 
-def _sql_equal(expected: str, text: str, dialect: str) -> Finding:
+def _sql_equal(expected: str, text: str, dialect: str) -> CheckGrade:
     if text == expected:
         return GOOD
     wanted = forms(expected, dialect)
     try:
-        found = forms(text, dialect)
+        given = forms(text, dialect)
     except ValueError as error:
-        return Finding(0.0, str(error), parsed=False)
-    if len(wanted) != len(found):
-        return Finding(0.0, f"statements: expected {len(wanted)}, found {len(found)}")
-    for one, other in zip(wanted, found, strict=True):
+        return CheckGrade(0.0, str(error), parsed=False)
+    if len(wanted) != len(given):
+        return CheckGrade(0.0, f"statements: expected {len(wanted)}, found {len(given)}")
+    for one, other in zip(wanted, given, strict=True):
         if one != other:
             place, left, right = difference(one, other, "")
             sides = f"expected {sql_text(left, dialect)}, found {sql_text(right, dialect)}"
-            return Finding(0.0, f"{place.strip('_') or 'statement'}: {sides}")
+            return CheckGrade(0.0, f"{place.strip('_') or 'statement'}: {sides}")
     return GOOD

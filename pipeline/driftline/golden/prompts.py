@@ -51,12 +51,12 @@ def windows(tokenizer: Any, name: str, text: str, *, size: int) -> list[ForcedSe
     whole = tokenizer(text.removesuffix("\n"), split_special_tokens=True, verbose=False)
     ids = list(whole["input_ids"])
     adds_bos = bool(ids) and ids[0] == tokenizer.bos_token_id
-    found = []
+    sequences = []
     for number, start in enumerate(range(0, len(ids) - size + 1, size)):
         window = ids[start : start + size]
         if adds_bos:
             window[0] = tokenizer.bos_token_id
-        found.append(
+        sequences.append(
             ForcedSequence(
                 kind="corpus",
                 source=name,
@@ -67,7 +67,7 @@ def windows(tokenizer: Any, name: str, text: str, *, size: int) -> list[ForcedSe
                 first_row=size // 2,
             )
         )
-    return found
+    return sequences
 
 
 def pin(items: Sequence[GoldenPrompt], tokenizer: Any, *, limit: int) -> list[PinnedPrompt]:

@@ -76,24 +76,24 @@ def _operands(node: Any, kind: str) -> Iterator[Any]:
             yield node
 
 
-def difference(expected: Any, found: Any, place: str) -> tuple[str, Any, Any]:
+def difference(expected: Any, given: Any, place: str) -> tuple[str, Any, Any]:
     """The smallest parts of two unequal forms that differ, and the clause they are in."""
-    if isinstance(expected, tuple) and isinstance(found, tuple):
-        if len(expected) == len(found):
-            one, other = next((a, b) for a, b in zip(expected, found, strict=True) if a != b)
+    if isinstance(expected, tuple) and isinstance(given, tuple):
+        if len(expected) == len(given):
+            one, other = next((a, b) for a, b in zip(expected, given, strict=True) if a != b)
             return difference(one, other, place)
-        return place, expected, found
-    if not isinstance(expected, Form) or not isinstance(found, Form) or expected.kind != found.kind:
-        return place, expected, found
+        return place, expected, given
+    if not isinstance(expected, Form) or not isinstance(given, Form) or expected.kind != given.kind:
+        return place, expected, given
     if expected.kind in CONNECTORS:
-        left, right = expected.parts["operands"], found.parts["operands"]
+        left, right = expected.parts["operands"], given.parts["operands"]
         only = tuple(x for x in left if x not in right), tuple(x for x in right if x not in left)
         return (place, *only) if any(only) else (place, left, right)
-    for name in sorted(expected.parts.keys() | found.parts.keys()):
-        one, other = expected.parts.get(name), found.parts.get(name)
+    for name in sorted(expected.parts.keys() | given.parts.keys()):
+        one, other = expected.parts.get(name), given.parts.get(name)
         if one != other and (isinstance(one, Form | tuple) or isinstance(other, Form | tuple)):
             return difference(one, other, place or name)
-    return place, expected, found
+    return place, expected, given
 
 
 def sql_text(form: Any, dialect: str) -> str:

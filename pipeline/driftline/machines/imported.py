@@ -29,8 +29,6 @@ RECORD = "import.json"
 CELL = "cell"
 ONLY = "DRIFTLINE_ONLY"
 """Environment variable: runtimes that run here whatever params.yaml says, separated by commas."""
-RAN = ("ok", "unstable")
-"""Outcomes with answers."""
 ELSEWHERE = "elsewhere"
 """What `origin` says of a cell that another machine makes and that is not imported yet."""
 SHOWN = 3
@@ -66,7 +64,7 @@ def read_cell(folder: Path, *, where: str, remedy: str) -> CellRecord:
 
 def _of_outcome(record: CellRecord) -> Iterator[str]:
     outcome = record.outcome
-    if outcome.state not in RAN:
+    if not outcome.ran:
         yield f"outcome: expected ok or unstable, found {outcome.state}: {outcome.reason}"
 
 

@@ -137,7 +137,7 @@ def _found(
         return Verdict(spec.id, "left", (problem,), remedy)
     fetch(stores, entry, folder)
     outcome = _outcome(folder)
-    if outcome is None or outcome.state in imported.RAN or asked:
+    if outcome is None or outcome.ran or asked:
         return _checked(origin, wanted, folder)
     return Verdict(spec.id, "left", (f"{outcome.state} there too: {outcome.reason}",))
 
@@ -160,7 +160,7 @@ def _lacking(project: params.Params) -> list[CellTask]:
 
 def _has_answers(task: CellTask) -> bool:
     outcome = _outcome(records.ARTIFACTS / "cells" / task.cell.id)
-    return outcome is not None and outcome.state in imported.RAN
+    return outcome is not None and outcome.ran
 
 
 def _outcome(folder: Path) -> Outcome | None:

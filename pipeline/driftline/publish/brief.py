@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from driftline.evidence.lineage import Evidence
-from driftline.gate.readings import ran
-from driftline.publish import words
+from driftline.gate import words
 from driftline.report.comparison import body
 from driftline.report.escape import Safe, cell, code, optional, prose, word
 from driftline.report.figures import brief, percent
@@ -112,13 +111,13 @@ class _Section:
 def _section(
     title: str,
     columns: Sequence[str],
-    found: Sequence[T],
+    entries: Sequence[T],
     row: Callable[[T], tuple[Safe, ...]],
     cap: int = max(ROWS),
 ) -> _Section:
     heads = tuple(name if isinstance(name, Safe) else Safe(name) for name in columns)
     return _Section(
-        title, heads, len(found), lambda most: [row(each) for each in found[:most]], cap
+        title, heads, len(entries), lambda most: [row(each) for each in entries[:most]], cap
     )
 
 
@@ -162,13 +161,13 @@ _ACCEPTED = ("id", "found", "by", "until", "why")
 
 
 def _reason(row: GateVerdict) -> tuple[Safe, ...]:
-    found = prose(row.message, MESSAGE)
+    said = prose(row.message, MESSAGE)
     if row.remark:
-        found = Safe(f"{found}; {prose(row.remark, MESSAGE)}")
+        said = Safe(f"{said}; {prose(row.remark, MESSAGE)}")
     return (
         word(row.verdict),
         cell(words.subject(row)),
-        found,
+        said,
         optional(row.cause),
         optional(words.items(row)),
         optional(row.look),
@@ -178,10 +177,10 @@ def _reason(row: GateVerdict) -> tuple[Safe, ...]:
 
 def _accepted(row: GateVerdict) -> tuple[Safe, ...]:
     by = row.blessed
-    found = prose(words.said(row), MESSAGE)
+    said = prose(words.said(row), MESSAGE)
     if by is None:
-        return (cell(row.id), found, DASH, DASH, DASH)
-    return (cell(row.id), found, cell(by.by), Safe(by.expires), cell(by.reason, MESSAGE))
+        return (cell(row.id), said, DASH, DASH, DASH)
+    return (cell(row.id), said, cell(by.by), Safe(by.expires), cell(by.reason, MESSAGE))
 
 
 def _skipped(row: GateVerdict) -> tuple[Safe, ...]:
@@ -207,7 +206,7 @@ def _scores(evidence: Evidence) -> _Section:
 
 def _score(evidence: Evidence, record: CellRecord, names: Sequence[str]) -> tuple[Safe, ...]:
     tail = (Safe(""),) if len(names) > EVALSETS else ()
-    if not ran(evidence, record.cell.id):
+    if not record.ran:
         state = word(record.outcome.state)
         return (cell(record.cell.id), *(state for _ in names[:EVALSETS]), *tail)
     right, scored = Counter[str](), Counter[str]()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from driftline.publish import words
+from driftline.gate import words
 from driftline.report.escape import visible
 from driftline.schema.gate import GateReport, GateVerdict
 
@@ -30,12 +30,12 @@ def commands(report: GateReport, limit: int = LIMIT) -> tuple[str, ...]:
 
     What stops the gate is an error, what was accepted and every note a notice.
     """
-    found = list(_notes(report))
-    if len(found) > limit:
-        rest = found[limit - 1 :]
+    notes = list(_notes(report))
+    if len(notes) > limit:
+        rest = notes[limit - 1 :]
         said = f"{len(rest)} more: `driftline gate` prints all of them"
-        found = [*found[: limit - 1], _Note(rest[0].kind, "gate", (said,))]
-    return tuple(_command(note) for note in found)
+        notes = [*notes[: limit - 1], _Note(rest[0].kind, "gate", (said,))]
+    return tuple(_command(note) for note in notes)
 
 
 def _notes(report: GateReport) -> Iterator[_Note]:

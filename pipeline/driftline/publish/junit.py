@@ -14,11 +14,10 @@ from typing import Literal
 from xml.etree import ElementTree as ET
 
 from driftline.evidence.lineage import Evidence
+from driftline.gate import words
 from driftline.gate.policy import any_of
-from driftline.gate.readings import ran
 from driftline.project import params
 from driftline.project.routes import ROOT_CELL
-from driftline.publish import words
 from driftline.report.escape import visible
 from driftline.schema.cells import CellRecord
 from driftline.schema.gate import GateReport, GateVerdict
@@ -84,10 +83,10 @@ def junit(report: GateReport, evidence: Evidence | None, answers: Answers | None
 
 
 def _by_cell(report: GateReport) -> dict[str, list[GateVerdict]]:
-    found: dict[str, list[GateVerdict]] = {}
+    by_cell: dict[str, list[GateVerdict]] = {}
     for row in report.checks:
-        found.setdefault(row.cell, []).append(row)
-    return found
+        by_cell.setdefault(row.cell, []).append(row)
+    return by_cell
 
 
 # -------------------------------------------------------------------------------------- elements
@@ -99,10 +98,10 @@ def _suite(name: str, properties: Mapping[str, str], cases: Sequence[Case]) -> E
     results = Counter(case.result for case in cases)
     numbers = (len(cases), results["failure"], results["error"], results["skipped"])
     counts = {key: str(number) for key, number in zip(_COUNTS, numbers, strict=True)}
-    found = ET.Element("testsuite", {"name": visible(name), **counts})
-    _add_properties(found, properties)
-    found.extend(_element(case) for case in _distinct(cases))
-    return found
+    suite = ET.Element("testsuite", {"name": visible(name), **counts})
+    _add_properties(suite, properties)
+    suite.extend(_element(case) for case in _distinct(cases))
+    return suite
 
 
 def _distinct(cases: Sequence[Case]) -> Iterator[Case]:
@@ -115,16 +114,16 @@ def _distinct(cases: Sequence[Case]) -> Iterator[Case]:
 
 
 def _element(case: Case) -> ET.Element:
-    found = ET.Element(
+    element = ET.Element(
         "testcase", {"classname": visible(case.classname), "name": visible(case.name)}
     )
-    _add_properties(found, case.properties)
+    _add_properties(element, case.properties)
     if case.result:
         facts = {"type": visible(case.type), "message": visible(case.message, MESSAGE)}
-        ET.SubElement(found, case.result, facts).text = "\n".join(case.lines) or None
+        ET.SubElement(element, case.result, facts).text = "\n".join(case.lines) or None
     if case.out:
-        ET.SubElement(found, "system-out").text = "\n".join(case.out)
-    return found
+        ET.SubElement(element, "system-out").text = "\n".join(case.out)
+    return element
 
 
 def _add_properties(parent: ET.Element, properties: Mapping[str, str]) -> None:
@@ -218,11 +217,11 @@ def _told(evidence: Evidence, cell: str, report: GateReport, rows: Sequence[Gate
 
 
 def _by_item(rows: Sequence[GateVerdict]) -> dict[str, list[GateVerdict]]:
-    found: dict[str, list[GateVerdict]] = {}
+    by_item: dict[str, list[GateVerdict]] = {}
     for row in rows:
         for key in row.keys:
-            found.setdefault(key, []).append(row)
-    return found
+            by_item.setdefault(key, []).append(row)
+    return by_item
 
 
 def _instead(
@@ -250,16 +249,16 @@ def _items(evidence: Evidence, record: CellRecord, told: _Told, answers: Answers
             name=item.key,
             properties=_item_properties(item, digests.get(evalset, {}).get(name)),
         )
-        yield _judged(case, item, told, _texts(answers, cell, item.key))
+        yield _with_result(case, item, told, _texts(answers, cell, item.key))
 
 
 def _asked(
     evidence: Evidence, record: CellRecord, digests: Mapping[str, Mapping[str, ItemDigest]]
 ) -> Iterator[ItemEvidence]:
     """Golden prompts with what came of them; a cell that did not run has nothing but their keys."""
-    found = [item for item in evidence.items(record.cell.id).values() if item.state is not None]
-    yield from found
-    if not found and not ran(evidence, record.cell.id):
+    items = [item for item in evidence.items(record.cell.id).values() if item.state is not None]
+    yield from items
+    if not items and not record.ran:
         evalsets = params.parse(evidence.params, where=evidence.where).evalsets
         is_root = record.cell.id == ROOT_CELL
         for name in digests if is_root else evalsets.get(record.cell.variant, ()):
@@ -277,7 +276,7 @@ def _item_properties(item: ItemEvidence, digest: ItemDigest | None) -> dict[str,
     }
 
 
-def _judged(case: Case, item: ItemEvidence, told: _Told, texts: tuple[str, ...]) -> Case:
+def _with_result(case: Case, item: ItemEvidence, told: _Told, texts: tuple[str, ...]) -> Case:
     stopping = told.stopping.get(item.key, ())
     if stopping:
         worst = stopping[0]

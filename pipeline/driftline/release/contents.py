@@ -221,7 +221,7 @@ def _skipped(evidence: Evidence) -> Iterator[NotChecked]:
     """Cells that did not run, then hops and splits that are not known, each with its reason."""
     for record in in_order(evidence):
         outcome = record.outcome
-        if outcome.state in ("error", "skipped"):
+        if not outcome.ran:
             yield NotChecked(
                 what="cell",
                 where=record.cell.id,

@@ -166,11 +166,11 @@ def test_result(cell: CellRecord, evidence: Evidence) -> Json:
     environment, and the records of how all that went and of who else ran it.
     """
     items = evidence.items(cell.cell.id)
-    different = set(cell.floor.different) if cell.floor else set()
+    unstable = cell.unstable
     tests: dict[str, list[str]] = {"passedTests": [], "warnedTests": [], "failedTests": []}
     for key, item in items.items():
         if item.state is not None:
-            tests[_list(item, repeated=key not in different)].append(key)
+            tests[_list(item, repeated=key not in unstable)].append(key)
     return _statement(
         list(_tested(cell, evidence)),
         TEST_RESULT,

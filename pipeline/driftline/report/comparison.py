@@ -94,11 +94,11 @@ def _side(text: str) -> str:
 
 def _lines(details: Sequence[Detail]) -> list[str]:
     """One line each; things that merely are there or not share one."""
-    found = []
+    shown = []
     for bare, group in groupby(details, key=_bare):
         lines = [each.line for each in group]
-        found += [" ".join(lines)] if bare else lines
-    return found
+        shown += [" ".join(lines)] if bare else lines
+    return shown
 
 
 def _bare(detail: Detail) -> bool:
@@ -138,12 +138,12 @@ def _consequences(report: ComparisonReport) -> Iterator[Section]:
         )
 
 
-def _named(found: Consequence) -> str:
-    return f"evalset {found.name}" if found.kind == "prompts" else found.name
+def _named(consequence: Consequence) -> str:
+    return f"evalset {consequence.name}" if consequence.kind == "prompts" else consequence.name
 
 
-def _digests(found: Consequence) -> tuple[str, str]:
-    sides = (found.before, found.after)
+def _digests(consequence: Consequence) -> tuple[str, str]:
+    sides = (consequence.before, consequence.after)
     return (_digest(sides[0]), _digest(sides[1]))
 
 
@@ -151,9 +151,9 @@ def _digest(sha256: str) -> str:
     return sha256[:12] or DASH
 
 
-def _because(found: Consequence) -> Cell:
-    if found.because:
-        return found.because
+def _because(consequence: Consequence) -> Cell:
+    if consequence.because:
+        return consequence.because
     return Safe("params.yaml")
 
 

@@ -68,8 +68,8 @@ def _shown(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def _defused(found: re.Match[str]) -> str:
-    return "\\x23" if found[0] == "#" else f"{found[1]}\\x3a"
+def _defused(match: re.Match[str]) -> str:
+    return "\\x23" if match[0] == "#" else f"{match[1]}\\x3a"
 
 
 def code(text: str, limit: int = LIMIT) -> Safe:
@@ -143,20 +143,20 @@ def label(text: str, limit: int = 60) -> Safe:
     return Safe(re.sub(r"[^\w \-./:,+=()→·%…]", _entity, visible(text, limit)))
 
 
-def _entity(found: re.Match[str]) -> str:
-    return f"#{ord(found[0])};"
+def _entity(match: re.Match[str]) -> str:
+    return f"#{ord(match[0])};"
 
 
 def identifiers(names: Iterable[str]) -> dict[str, str]:
     """A short name of `[A-Za-z0-9_]` for each name; different names keep different ones."""
-    found: dict[str, str] = {}
+    short_names: dict[str, str] = {}
     taken: set[str] = set()
     for name in dict.fromkeys(names):
         plain = re.sub(r"[^A-Za-z0-9]+", "_", name) or "_"
-        mark = sha256_text(name)[:12]
-        short = plain if len(plain) <= 60 else f"{plain[:60]}_{mark}"
+        digest = sha256_text(name)[:12]
+        short = plain if len(plain) <= 60 else f"{plain[:60]}_{digest}"
         while short in taken:
-            short = f"{short}_{mark}"
+            short = f"{short}_{digest}"
         taken.add(short)
-        found[name] = short
-    return found
+        short_names[name] = short
+    return short_names

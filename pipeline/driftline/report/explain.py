@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from driftline.errors import InputError, did_you_mean
 from driftline.report.escape import visible
 from driftline.report.figures import brief
-from driftline.report.model import ReportInput, ran
+from driftline.report.model import ReportInput
 from driftline.schema.answers import Completion
 from driftline.schema.cells import CellRecord
 from driftline.schema.hops import Cause, ItemDrift
@@ -56,7 +56,7 @@ def _cells(evidence: ReportInput, key: str, commands: Mapping[str, str]) -> Iter
         name = record.cell.id
         if not evidence.was_asked(name, evidence.prompts[key].evalset):
             continue
-        answer = evidence.answer(name, key) if ran(record) else None
+        answer = evidence.answer(name, key) if record.ran else None
         yield ""
         yield f"{visible(name)}  {_verdict(evidence, record, key)}"
         if answer is not None:
@@ -68,12 +68,12 @@ def _cells(evidence: ReportInput, key: str, commands: Mapping[str, str]) -> Iter
 def _verdict(evidence: ReportInput, record: CellRecord, key: str) -> str:
     """The item's state, or why the cell has no answer."""
     outcome = record.outcome
-    if not ran(record):
+    if not record.ran:
         remedy = f" (remedy: {visible(outcome.remedy)})" if outcome.remedy else ""
         return f"{outcome.state}: {visible(outcome.reason)}{remedy}"
     score = evidence.item_scores.get(record.cell.id, {}).get(key)
     state = score.state if score else "unchecked"
-    if record.floor and key in record.floor.different:
+    if key in record.unstable:
         return f"{state}, unstable: the cell answered differently the second time"
     return state
 
@@ -102,11 +102,11 @@ def _prompt_ids(evidence: ReportInput, record: CellRecord, key: str, answer: Com
     before = evidence.answer(hop.hop.parent, key)
     if before is not None and before.prompt_ids == answer.prompt_ids:
         return f"NOT as pinned, as already in {visible(hop.hop.parent)}"
-    for found in hop.text.prompts:
-        if found.key == key:
-            own, pinned = _piece(found.own_piece), _piece(found.pinned_piece)
-            where = f"{found.cause} at id {found.position}, {own} instead of {pinned}"
-            return f"NOT as pinned: {where}; {visible(found.detail)}"
+    for difference in hop.text.prompts:
+        if difference.key == key:
+            own, pinned = _piece(difference.own_piece), _piece(difference.pinned_piece)
+            where = f"{difference.cause} at id {difference.position}, {own} instead of {pinned}"
+            return f"NOT as pinned: {where}; {visible(difference.detail)}"
     return "NOT as pinned"
 
 
@@ -123,9 +123,9 @@ def _drift(evidence: ReportInput, record: CellRecord, key: str) -> Iterator[str]
         yield f"  {_step(item)} {visible(hop.hop.parent)}"
         if item.cause is not None:
             yield f"  cause: {_cause(item.cause)}"
-    marks = _first_changes(evidence, record.cell.id, key)
-    if marks:
-        yield f"  ← first changed here ({marks})"
+    what = _first_changes(evidence, record.cell.id, key)
+    if what:
+        yield f"  ← first changed here ({what})"
 
 
 def _step(item: ItemDrift) -> str:
@@ -154,14 +154,14 @@ def _first_changes(evidence: ReportInput, cell: str, key: str) -> str:
     entry = evidence.blame_by_item.get((cell, key))
     if entry is None:
         return ""
-    found = []
+    said = []
     for what, hop in (("tokens", entry.sequence_hop), ("verdict", entry.verdict_hop)):
         parent, _, child = (hop or "").partition(" → ")
         if child != cell:
             continue
         direct = parent == evidence.hops_by_child[cell].hop.parent
-        found.append(what if direct else f"{what}; somewhere after {visible(parent)}")
-    return ", ".join(found)
+        said.append(what if direct else f"{what}; somewhere after {visible(parent)}")
+    return ", ".join(said)
 
 
 def _block(text: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from driftline.report.escape import Safe
-from driftline.report.model import EvalsetScore
+from driftline.schema.scores import EvalsetScore
 from driftline.schema.statistics import Estimate
 
 

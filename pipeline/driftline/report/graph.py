@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from driftline.report.escape import Safe, identifiers, label
 from driftline.report.figures import score
-from driftline.report.model import ReportInput, ran
+from driftline.report.model import ReportInput
 from driftline.schema.artifacts import ArtifactRecord
 from driftline.schema.cells import CellRecord
 
@@ -52,29 +52,29 @@ def _artifact_node(node: str, group: list[ArtifactRecord]) -> str:
 
 def _cell_node(node: str, cell: CellRecord, evidence: ReportInput) -> str:
     lines = [label(f"{cell.cell.runtime}: {cell.cell.form}")]
-    if ran(cell):
+    if cell.ran:
         for evalset, value in evidence.scores_by_cell.get(cell.cell.id, {}).items():
             lines.append(Safe(f"{label(evalset)} {label(score(value))}"))
     if cell.outcome.state != "ok":
         lines.append(label(cell.outcome.state))
-    style = "" if ran(cell) else ":::failed"
+    style = "" if cell.ran else ":::failed"
     return f'{node}(["{"<br/>".join(lines)}"]){style}'
 
 
 def _conversions(artifacts: Iterable[ArtifactRecord], nodes: dict[str, str]) -> list[str]:
-    found = []
+    edges = []
     for artifact in artifacts:
         for parent in artifact.parents:
             start, end = nodes.get(parent.identity), nodes[artifact.identity]
             if start is not None and start != end:
-                found.append(f'{start} -->|"{label(artifact.conversion)}"| {end}')
-    return list(dict.fromkeys(found))
+                edges.append(f'{start} -->|"{label(artifact.conversion)}"| {end}')
+    return list(dict.fromkeys(edges))
 
 
 def _runs(cells: Iterable[CellRecord], nodes: dict[str, str], ids: dict[str, str]) -> list[str]:
-    found = []
+    edges = []
     for cell in cells:
         for identity in (cell.artifact_identity, cell.adapter_identity):
             if identity in nodes:
-                found.append(f"{nodes[identity]} -.-> c_{ids[cell.cell.id]}")
-    return found
+                edges.append(f"{nodes[identity]} -.-> c_{ids[cell.cell.id]}")
+    return edges

@@ -15,10 +15,10 @@ LABEL, COLUMN, ROW = 110, 118, 22
 """Pixels: the first column, every other one, and a row."""
 
 
-def svg(found: Budget) -> str:
+def svg(budget: Budget) -> str:
     """The budget as an SVG of rectangles and numbers: the redder, the costlier."""
-    modules, rows = _grid(found)
-    top = max((cost.kl for cost in found.groups), default=0.0)
+    modules, rows = _grid(budget)
+    top = max((cost.kl for cost in budget.groups), default=0.0)
     body = [_label(LABEL + COLUMN * at, 14, name) for at, name in enumerate(modules)]
     for down, (name, costs) in enumerate(rows):
         body.append(_label(4, 20 + ROW * down + 15, name))
@@ -34,10 +34,10 @@ def svg(found: Budget) -> str:
     )
 
 
-def table(found: Budget) -> Table:
+def table(budget: Budget) -> Table:
     """The same for a terminal."""
-    modules, rows = _grid(found)
-    top = max((cost.kl for cost in found.groups), default=0.0)
+    modules, rows = _grid(budget)
+    top = max((cost.kl for cost in budget.groups), default=0.0)
     shown = Table("")
     for name in modules:
         shown.add_column(Text(visible(name)))
@@ -50,22 +50,22 @@ def table(found: Budget) -> Table:
     return shown
 
 
-def worst(found: Budget, count: int) -> Iterator[str]:
+def worst(budget: Budget, count: int) -> Iterator[str]:
     """The costliest groups, a line each."""
-    for cost in found.groups[:count]:
+    for cost in budget.groups[:count]:
         where = "" if cost.layer is None else f"layer {cost.layer} "
         yield f"{cost.kl:.3g} nats  {where}{visible(cost.module)}"
 
 
-def _grid(found: Budget) -> tuple[list[str], list[tuple[str, list[GroupCost]]]]:
+def _grid(budget: Budget) -> tuple[list[str], list[tuple[str, list[GroupCost]]]]:
     """Modules of the layers, and a row per layer or tensor outside the blocks."""
-    inside = [cost for cost in found.groups if cost.layer is not None]
+    inside = [cost for cost in budget.groups if cost.layer is not None]
     rows: dict[int, list[GroupCost]] = {}
     for cost in inside:
         if cost.layer is not None:
             rows.setdefault(cost.layer, []).append(cost)
     layers = [(f"layer {layer}", rows[layer]) for layer in sorted(rows)]
-    others = [(cost.module, [cost]) for cost in found.groups if cost.layer is None]
+    others = [(cost.module, [cost]) for cost in budget.groups if cost.layer is None]
     return sorted({cost.module for cost in inside}), [*layers, *others]
 
 

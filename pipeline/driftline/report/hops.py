@@ -40,8 +40,8 @@ class Measured:
     @property
     def percentiles(self) -> tuple[tuple[Safe, float], ...]:
         """Percentiles of Δp by what they are called, smallest first."""
-        found = self.split.end_to_end.delta_p_percentiles
-        return tuple((shown, found[name]) for name, shown in PERCENTILES.items() if name in found)
+        values = self.split.end_to_end.delta_p_percentiles
+        return tuple((shown, values[name]) for name, shown in PERCENTILES.items() if name in values)
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ def _floor(hop: HopDrift, records: dict[str, CellRecord]) -> ForcedFloor | None:
 
 def tail(rows: Iterable[Measured]) -> Tail | None:
     """The largest tail mass over all comparisons; None when nothing lies outside any partition."""
-    found = [Tail(row.hop, each.tail_mass_max) for row in rows for each in _drifts(row.split)]
-    largest = max(found, key=lambda each: each.mass, default=None)
+    tails = [Tail(row.hop, each.tail_mass_max) for row in rows for each in _drifts(row.split)]
+    largest = max(tails, key=lambda each: each.mass, default=None)
     return largest if largest is not None and largest.mass > 0 else None
 
 

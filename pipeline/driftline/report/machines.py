@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from driftline.report.model import ReportInput, ran
+from driftline.report.model import ReportInput
 from driftline.schema.imports import ImportRecord, Machine
 
 UNKNOWN = "not recorded"
@@ -30,7 +30,7 @@ def machine_rows(evidence: ReportInput) -> tuple[MachineRow, ...]:
     """
     rows: dict[tuple[str, str, str], list[str]] = {}
     for cell in evidence.cells:
-        if ran(cell):
+        if cell.ran:
             name = cell.cell.id
             place = _place(evidence.machines.get(name), evidence.imports.get(name))
             rows.setdefault(place, []).append(name)

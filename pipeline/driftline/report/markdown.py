@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 from jinja2 import (
@@ -18,16 +17,15 @@ from jinja2 import (
 )
 
 from driftline.report import comparison, escape, figures, hops, views
+from driftline.report.context import FORMATS, TEMPLATES, shared
 from driftline.report.escape import Safe
+from driftline.report.fitting import Fitted, fit, fit_per_hop
 from driftline.report.graph import flowchart
-from driftline.report.items import Fitted, changed_items, fit, fit_per_hop, token_changes
-from driftline.report.machines import machine_rows
-from driftline.report.model import ReportInput, ran
-from driftline.report.settings import runtime_matrix
+from driftline.report.markdown_items import token_changes, verdict_changes
+from driftline.report.model import ReportInput
 from driftline.report.stored import FURTHEST, stored_rows
 from driftline.schema.comparison import ComparisonReport
 
-TEMPLATES = Path(__file__).parent / "templates"
 LIMIT = 64_000
 """Bytes of the file: a GitHub comment takes 65 536 characters."""
 ROOM = 16_000
@@ -40,23 +38,6 @@ NOTES = 1_000
 """Bytes for the lines that say how much is left out."""
 SENTENCE = 4
 """A sentence may be this many times as long as a name or a token's text."""
-
-FORMATS = (
-    "position",
-    "bits",
-    "brief",
-    "signed",
-    "estimate",
-    "change",
-    "interval",
-    "share",
-    "points",
-    "percentage",
-    "perplexity",
-    "edge",
-    "size",
-)
-"""Functions of `figures` that templates call by name."""
 
 
 @dataclass(frozen=True)
@@ -161,44 +142,22 @@ def _page(page: Environment, context: dict[str, Any], fits: Fits) -> str:
 def _context(evidence: ReportInput, detail: Detail) -> dict[str, Any]:
     """What the template knows, but for what is fitted in."""
     columns = views.evalsets(evidence)[: detail.rows]
-    every = evidence.drift.hops
-    compared = [hop for hop in every if hop.compared]
-    measured = hops.measured(evidence)
     changed = evidence.baseline.comparison if evidence.baseline else None
+    alike = shared(evidence)
     return {
+        **alike,
         "max_rows": detail.rows,
-        "gate": evidence.gate,
-        "later": evidence.later,
-        "baseline": evidence.baseline,
         "since": _since(changed, detail) if changed else (),
-        "cells": evidence.cells,
-        "states": views.states(evidence),
-        "hops": every,
-        "compared": compared,
+        "hops": evidence.drift.hops,
         "worst": hops.worst_hop(evidence),
-        "findings": hops.findings(evidence),
-        "why": [hop for hop in hops.ranked(compared) if hop.summary],
-        "measured": measured,
-        "unmeasured": [hop for hop in compared if hop.split is None],
-        "withheld": [row for row in measured if row.split.withheld],
-        "tail": hops.tail(measured),
+        "why": [hop for hop in hops.ranked(alike["compared"]) if hop.summary],
         "texts": hops.text_rows(evidence),
-        "cell_rows": hops.cell_rows(evidence),
         "stored": stored_rows(evidence.counterfactuals),
         "furthest": FURTHEST,
         "medians": evidence.median_divergence,
         "graph": flowchart(evidence, max_edges=detail.rows),
         "evalsets": columns,
         "scores": views.score_rows(evidence, columns),
-        "floors": hops.floor_rows(evidence),
-        "unstable": [cell for cell in evidence.cells if cell.floor and cell.floor.different],
-        "matrix": runtime_matrix(evidence.cells),
-        "machines": machine_rows(evidence),
-        "artifacts": views.artifact_rows(evidence.artifacts),
-        "failed": [cell for cell in evidence.cells if not ran(cell)],
-        "partly": [hop for hop in every if hop.reason],
-        "unchecked": views.unchecked(evidence),
-        "errored": views.errored(evidence),
     }
 
 
@@ -213,7 +172,7 @@ def _fit(page: Environment, evidence: ReportInput, room: int) -> Fits:
     rows = hops.telling(hops.measured(evidence))
     blocks = fit((macros("figures", row) for row in rows), room // FIGURES, total=len(rows))
     left = room - blocks.size
-    items = changed_items(evidence)
+    items = verdict_changes(evidence)
     changed = fit((macros("changed_item", item) for item in items), left, total=len(items))
     parted = fit_per_hop(
         token_changes(evidence),
@@ -227,7 +186,7 @@ class _Macros:
     """The macros of templates as functions; what they print went through `_only_safe`."""
 
     def __init__(self, *templates: Template) -> None:
-        self._found = {
+        self._macros = {
             name: macro
             for template in templates
             for name, macro in vars(template.module).items()
@@ -235,4 +194,4 @@ class _Macros:
         }
 
     def __call__(self, name: str, *arguments: object) -> Safe:
-        return Safe(self._found[name](*arguments))
+        return Safe(self._macros[name](*arguments))

@@ -61,15 +61,15 @@ def metrics(evidence: ReportInput) -> Tree:
 
 def _keys(names: Iterable[str]) -> dict[str, str]:
     """One key per name, different ones for different names, none of `TAKEN`."""
-    found: dict[str, str] = {}
-    used = set(TAKEN)
+    keys: dict[str, str] = {}
+    taken = set(TAKEN)
     for name, plain in identifiers(names).items():
         key = plain
-        while key in used:
+        while key in taken:
             key = f"{key}_"
-        used.add(key)
-        found[name] = key
-    return found
+        taken.add(key)
+        keys[name] = key
+    return keys
 
 
 def _place(tree: Tree, top: str, cell: CellSpec, names: dict[str, str]) -> Tree:
@@ -82,8 +82,8 @@ def _place(tree: Tree, top: str, cell: CellSpec, names: dict[str, str]) -> Tree:
     return tree
 
 
-def _findings(found: Iterable[Finding]) -> Tree:
-    counts = Counter(each.code for each in found)
+def _findings(findings: Iterable[Finding]) -> Tree:
+    counts = Counter(each.code for each in findings)
     keys = _keys(counts)
     return {keys[code]: n for code, n in counts.items()}
 
@@ -114,10 +114,10 @@ def _tests(hop: HopDrift) -> Tree:
     """P values; an adapter's hop is not among those that Holm's method corrects for."""
     if hop.scores is None:
         return {}
-    found: Tree = {"mcnemar_p": hop.scores.mcnemar_p}
+    figures: Tree = {"mcnemar_p": hop.scores.mcnemar_p}
     if hop.scores.holm_p is not None:
-        found["holm_p"] = hop.scores.holm_p
-    return found
+        figures["holm_p"] = hop.scores.holm_p
+    return figures
 
 
 def _distributions(hop: HopDrift) -> Tree:
@@ -130,7 +130,7 @@ def _distributions(hop: HopDrift) -> Tree:
         return {}
     whole = split.end_to_end
     flips = [item.cause for item in hop.items if item.flip != "none"]
-    found: Tree = {
+    figures: Tree = {
         "kl_mean": whole.kl_mean.value,
         "kl_p99": whole.kl_p99,
         "kl_max": whole.kl_max,
@@ -138,20 +138,20 @@ def _distributions(hop: HopDrift) -> Tree:
         "flips_not_near_ties": sum(cause is None or not cause.near_tie for cause in flips),
     }
     if whole.ln_perplexity_ratio is not None:
-        found["ln_perplexity_ratio"] = whole.ln_perplexity_ratio.value
+        figures["ln_perplexity_ratio"] = whole.ln_perplexity_ratio.value
     for name, part in (("weights", split.weights), ("numerics", split.numerics)):
         if part is not None:
-            found[f"{name}_kl_mean"] = part.kl_mean.value
-    return found | _answers(split.answers)
+            figures[f"{name}_kl_mean"] = part.kl_mean.value
+    return figures | _answers(split.answers)
 
 
 def _answers(drift: DistributionDrift | None) -> Tree:
     if drift is None:
         return {}
-    found: Tree = {
+    figures: Tree = {
         "answers_kl_mean": drift.kl_mean.value,
         "answers_top1_agreement": drift.top1_agreement.value,
     }
     if drift.ln_perplexity_ratio is not None:
-        found["answers_ln_perplexity_ratio"] = drift.ln_perplexity_ratio.value
-    return found
+        figures["answers_ln_perplexity_ratio"] = drift.ln_perplexity_ratio.value
+    return figures

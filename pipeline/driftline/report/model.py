@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
 
 from driftline.schema.answers import Completion, PinnedPrompt
 from driftline.schema.artifacts import ArtifactRecord
@@ -18,40 +17,8 @@ from driftline.schema.comparison import Baseline
 from driftline.schema.gate import GateReport, Later
 from driftline.schema.hops import Blame, CellDrift, DriftReport, HopDrift, ItemDrift
 from driftline.schema.imports import ImportRecord, Machine
-from driftline.schema.scores import ItemScore
+from driftline.schema.scores import EvalsetScore, ItemScore
 from driftline.schema.weights import CounterfactualRecord
-
-
-class EvalsetScore(Protocol):
-    """One cell's score on one evalset, as `driftline.golden.grade` computes it."""
-
-    @property
-    def cell(self) -> str:
-        """Cell id."""
-
-    @property
-    def evalset(self) -> str:
-        """Evalset name."""
-
-    @property
-    def n(self) -> int:
-        """Items of the evalset."""
-
-    @property
-    def n_scored(self) -> int:
-        """Items with a verdict."""
-
-    @property
-    def mean_score(self) -> float | None:
-        """Mean item score in [0, 1]; None without a scored item."""
-
-    @property
-    def states(self) -> dict[str, int]:
-        """Items per state."""
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share of scored items that are correct, in [0, 1]; None without a scored item."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +90,10 @@ class ReportInput:
     @cached_property
     def scores_by_cell(self) -> dict[str, dict[str, EvalsetScore]]:
         """Per cell and evalset name."""
-        found: dict[str, dict[str, EvalsetScore]] = {}
+        scores: dict[str, dict[str, EvalsetScore]] = {}
         for score in self.scores:
-            found.setdefault(score.cell, {})[score.evalset] = score
-        return found
+            scores.setdefault(score.cell, {})[score.evalset] = score
+        return scores
 
     @cached_property
     def blame_by_item(self) -> dict[tuple[str, str], Blame]:
@@ -143,7 +110,9 @@ class ReportInput:
         """A cell's answer to one prompt, if it has one."""
         return self.completions.get(cell, {}).get(key)
 
-
-def ran(cell: CellRecord) -> bool:
-    """Whether the cell has answers: it ended `ok` or `unstable`."""
-    return cell.outcome.state in ("ok", "unstable")
+    def question(self, key: str) -> str:
+        """What a prompt asks last: its last message, or the raw prompt."""
+        prompt = self.prompts.get(key)
+        if prompt is None:
+            return ""
+        return prompt.messages[-1].content if prompt.messages else prompt.prompt or ""

@@ -99,8 +99,8 @@ def _context(record: ReleaseRecord) -> dict[str, Any]:
 
 
 def _states(cells: Sequence[ReleasedCell]) -> dict[str, int]:
-    found = [cell.state for cell in cells]
-    return {state: found.count(state) for state in dict.fromkeys((*STATES, *sorted(found)))}
+    states = [cell.state for cell in cells]
+    return {state: states.count(state) for state in dict.fromkeys((*STATES, *sorted(states)))}
 
 
 def _only(rows: Sequence[NotChecked], what: str) -> list[NotChecked]:
@@ -156,10 +156,10 @@ def _census(artifact: ReleasedArtifact) -> str:
 
 
 def _template(artifact: ReleasedArtifact, source: str | None) -> Safe:
-    found = artifact.template_sha256
-    if artifact.kind == "source" or (artifact.kind == "adapter" and found is None):
+    own = artifact.template_sha256
+    if artifact.kind == "source" or (artifact.kind == "adapter" and own is None):
         return Safe("")
-    return Safe("the source's") if found == source else Safe("**not the source's**")
+    return Safe("the source's") if own == source else Safe("**not the source's**")
 
 
 # ---------------------------------------------------------------------------------- cells and hops
@@ -219,11 +219,11 @@ def _as_record(cell: ReleasedCell) -> CellRecord:
     )
 
 
-def _environment_rows(found: Mapping[str, dict[str, JsonValue]]) -> tuple[EnvironmentRow, ...]:
+def _environment_rows(known: Mapping[str, dict[str, JsonValue]]) -> tuple[EnvironmentRow, ...]:
     """Environments, of long lists (what a CPU can do) only how long they are."""
     return tuple(
         EnvironmentRow(sha256, tuple(sorted(flatten(_shortened(facts)).items())))
-        for sha256, facts in sorted(found.items())
+        for sha256, facts in sorted(known.items())
     )
 
 

@@ -50,13 +50,13 @@ def runtime_matrix(cells: Sequence[CellRecord]) -> tuple[RuntimeMatrix, ...]:
 
 def flatten(tree: Mapping[str, JsonValue], prefix: str = "") -> dict[str, str]:
     """Nested settings as `outer.inner` → value; text as it is, anything else as JSON."""
-    found: dict[str, str] = {}
+    flat: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            found.update(flatten(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         else:
-            found[prefix + key] = value if isinstance(value, str) else canonical_json(value)
-    return found
+            flat[prefix + key] = value if isinstance(value, str) else canonical_json(value)
+    return flat
 
 
 def _matrix(runtime: str, cells: Sequence[CellRecord]) -> RuntimeMatrix:

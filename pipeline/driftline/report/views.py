@@ -8,7 +8,7 @@ from typing import Literal
 
 from driftline.report.escape import Safe
 from driftline.report.figures import score
-from driftline.report.model import ReportInput, ran
+from driftline.report.model import ReportInput
 from driftline.schema.artifacts import ArtifactRecord
 from driftline.schema.cells import CellRecord
 from driftline.schema.values import canonical_json
@@ -57,8 +57,8 @@ class Unanswered:
 
 def states(evidence: ReportInput) -> tuple[Count, ...]:
     """Cells per state, every state named."""
-    found = [cell.outcome.state for cell in evidence.cells]
-    return tuple(Count(found.count(state), state) for state in STATES)
+    ended = [cell.outcome.state for cell in evidence.cells]
+    return tuple(Count(ended.count(state), state) for state in STATES)
 
 
 def evalsets(evidence: ReportInput) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ def _score(evidence: ReportInput, cell: CellRecord, evalset: str) -> Safe:
     state = cell.outcome.state
     if not evidence.was_asked(cell.cell.id, evalset):
         return Safe("–")
-    if not ran(cell):
+    if not cell.ran:
         return Safe(state)
     figure = score(evidence.scores_by_cell.get(cell.cell.id, {}).get(evalset))
     return figure if state == "ok" else Safe(f"{figure}, {state}")
@@ -103,20 +103,20 @@ def artifact_rows(artifacts: Sequence[ArtifactRecord]) -> tuple[ArtifactRow, ...
 
 def unchecked(evidence: ReportInput) -> tuple[str, ...]:
     """Keys of answered prompts that have no check, in the order of the prompts."""
-    found = {
+    keys = {
         key
         for scores in evidence.item_scores.values()
         for key, item in scores.items()
         if item.state == "unchecked"
     }
-    return tuple(key for key in evidence.prompts if key in found)
+    return tuple(key for key in evidence.prompts if key in keys)
 
 
 def errored(evidence: ReportInput) -> tuple[Unanswered, ...]:
     """Per cell that ran, the prompts it gave no answer to, if there are any."""
     rows = []
     for cell in evidence.cells:
-        items = evidence.item_scores.get(cell.cell.id, {}) if ran(cell) else {}
+        items = evidence.item_scores.get(cell.cell.id, {}) if cell.ran else {}
         keys = tuple(key for key, item in items.items() if item.state == "errored")
         if keys:
             rows.append(Unanswered(cell.cell.id, keys))

@@ -59,6 +59,11 @@ class Outcome(Value):
     remedy: str = ""
     last_item: str = ""
 
+    @property
+    def ran(self) -> bool:
+        """Whether there are answers: it ended `ok` or `unstable`."""
+        return self.state in ("ok", "unstable")
+
 
 class Capabilities(Value):
     """What a runtime can be asked for; findings ask for a capability, never for a name.
@@ -115,3 +120,13 @@ class CellRecord(Sealed):
     build: dict[str, JsonValue]
     settings: dict[str, JsonValue]
     capabilities: Capabilities = Capabilities()
+
+    @property
+    def ran(self) -> bool:
+        """Whether the cell has answers."""
+        return self.outcome.ran
+
+    @property
+    def unstable(self) -> frozenset[str]:
+        """Keys of the prompts it answered differently the second time."""
+        return frozenset(self.floor.different) if self.floor else frozenset()

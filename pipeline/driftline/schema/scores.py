@@ -37,3 +37,20 @@ class ItemScore(Value):
     def key(self) -> str:
         """`evalset/id`: unique over a project."""
         return f"{self.evalset}/{self.item}"
+
+
+class EvalsetScore(Value):
+    """One evalset in one cell.
+
+    `n` items, of which `n_scored` have a score; `mean_score` is their mean and `accuracy` the share
+    of them that is `correct`, both None when none has. Items that errored or have no check count in
+    `n` and `states` alone.
+    """
+
+    cell: str
+    evalset: str
+    n: int
+    n_scored: int
+    mean_score: float | None
+    accuracy: float | None
+    states: dict[str, int]

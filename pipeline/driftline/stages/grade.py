@@ -40,7 +40,7 @@ def _scores(project: params.Params, record: CellRecord) -> Iterator[ItemScore]:
 
     A cell that did not run has no verdicts at all: an error is never a score.
     """
-    if record.outcome.state in ("error", "skipped"):
+    if not record.ran:
         return
     answers, prompts, items = scored.completions(record), scored.pinned(), scored.items()
     wanted = scored.asked(project, record)

@@ -11,9 +11,9 @@ from pathlib import Path
 from driftline.errors import exits_cleanly
 from driftline.files import write_text
 from driftline.project import params
-from driftline.report import markdown
-from driftline.report.gather import judged
-from driftline.report.html import candidates, page
+from driftline.report import candidates, markdown
+from driftline.report.gather import read_with_gate
+from driftline.report.html import page
 from driftline.report.metrics import metrics
 from driftline.report.plots import plots
 
@@ -24,14 +24,14 @@ REPORTS = Path("reports")
 def main() -> None:
     """Write the reports of the whole project."""
     project = params.read()
-    found = judged(project)
-    write_text(REPORTS / "lineage.md", markdown.render(found))
-    partings, vocabulary = candidates.read(project, found)
-    html = page.render(found, vocabulary=vocabulary, partings=partings)
+    evidence = read_with_gate(project)
+    write_text(REPORTS / "lineage.md", markdown.render(evidence))
+    partings, vocabulary = candidates.read(project, evidence)
+    html = page.render(evidence, vocabulary=vocabulary, partings=partings)
     write_text(REPORTS / "lineage.html", html)
-    for name, table in plots(found).items():
+    for name, table in plots(evidence).items():
         write_text(REPORTS / "plots" / name, table)
-    figures = json.dumps(metrics(found), sort_keys=True, indent=1, allow_nan=False)
+    figures = json.dumps(metrics(evidence), sort_keys=True, indent=1, allow_nan=False)
     write_text(REPORTS / "metrics.json", figures + "\n")
 
 

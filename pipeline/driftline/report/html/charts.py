@@ -67,10 +67,10 @@ def plot(value: Estimate, floor: float | None) -> Markup:
         tick = '<path class="rule" d="M{:g} 6v4"/>'
         drawn.append(fill(tick, _place(10.0**decade)))
     if floor:
-        mark = (
+        ring = (
             '<circle class="floor" cx="{:g}" cy="8" r="2.5"><title>noise floor {}</title></circle>'
         )
-        drawn.append(fill(mark, _place(floor), brief(floor)))
+        drawn.append(fill(ring, _place(floor), brief(floor)))
     if value.low > 0:
         whisker = '<path class="span" d="M{:g} 8H{:g}"/>'
         drawn.append(fill(whisker, _place(value.low), _place(value.high)))
@@ -148,8 +148,8 @@ def heat_map(budget: Budget) -> HeatMap:
 def _cells(
     costs: Iterable[GroupCost], layer: int, modules: Sequence[str], top: float
 ) -> tuple[Heat | None, ...]:
-    found = {cost.module: _heat(cost, top) for cost in costs if cost.layer == layer}
-    return tuple(found.get(module) for module in modules)
+    by_module = {cost.module: _heat(cost, top) for cost in costs if cost.layer == layer}
+    return tuple(by_module.get(module) for module in modules)
 
 
 def _heat(cost: GroupCost, top: float) -> Heat:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from markupsafe import Markup
 
+from driftline.report.changes import components, is_change
 from driftline.report.escape import visible
 from driftline.report.figures import bits, brief
-from driftline.report.html.changes import components, is_change
 from driftline.report.html.layout import Layout, Placed, layered
 from driftline.report.html.markup import NONE, fill, joined
 from driftline.report.html.names import Names
-from driftline.report.model import EvalsetScore, ReportInput, ran
+from driftline.report.model import ReportInput
 from driftline.report.views import artifact_rows
-from driftline.schema.cells import CellRecord
+from driftline.schema.cells import CellRecord, CellSpec
 from driftline.schema.hops import Finding, HopDrift
+from driftline.schema.scores import EvalsetScore
 
 WIDTH, GAP, ABOVE = 178, 112, 14
 """Pixels: a box, the space right of it where hops are, the space below it."""
@@ -110,12 +112,12 @@ def _in_depth(layout: Layout, nodes: dict[str, Node]) -> list[tuple[str, Node]]:
     for parent, child in layout.edges:
         children.setdefault(parent, []).append(child)
     waiting = [name for name in reversed(nodes) if layout.nodes[name].column == 0]
-    found = []
+    ordered = []
     while waiting:
         name = waiting.pop()
-        found.append((name, nodes[name]))
+        ordered.append((name, nodes[name]))
         waiting += reversed(children.get(name, []))
-    return found
+    return ordered
 
 
 # ------------------------------------------------------------------------------------- what it says
@@ -123,11 +125,10 @@ def _in_depth(layout: Layout, nodes: dict[str, Node]) -> list[tuple[str, Node]]:
 
 def _nodes(evidence: ReportInput) -> list[Node]:
     sizes = {row.record.identity: row for row in artifact_rows(evidence.artifacts)}
-    found = []
+    nodes = []
     for cell in evidence.cells:
         row = sizes.get(cell.artifact_identity)
         adapter = sizes.get(cell.adapter_identity or "")
-        name = cell.cell.artifact.removeprefix("artifacts/")
         facts = [cell.cell.runtime]
         if row is not None and adapter is None:
             census = row.record.census
@@ -135,22 +136,22 @@ def _nodes(evidence: ReportInput) -> list[Node]:
             facts.append(human(row.size))
         elif adapter is not None:
             facts.append(f"+ adapter {human(adapter.size)}")
-        own = list(evidence.scores_by_cell.get(cell.cell.id, {}).values()) if ran(cell) else []
-        found.append(
+        own = list(evidence.scores_by_cell.get(cell.cell.id, {}).values()) if cell.ran else []
+        nodes.append(
             Node(
                 cell=cell,
-                title=_attached(cell) if cell.cell.adapter else name,
+                title=_attached(cell.cell) if cell.cell.adapter else cell.cell.artifact_name,
                 facts=" · ".join(facts),
                 scores=tuple(_score(each) for each in own[:SCORES]),
                 more=max(0, len(own) - SCORES),
             )
         )
-    return found
+    return nodes
 
 
-def _attached(cell: CellRecord) -> str:
+def _attached(cell: CellSpec) -> str:
     """A checkpoint with its adapter: `base + audit`."""
-    return f"{cell.cell.artifact.rpartition('/')[2]} + {cell.cell.variant}"
+    return f"{PurePosixPath(cell.artifact).name} + {cell.variant}"
 
 
 def _score(score: EvalsetScore) -> Score:
@@ -188,7 +189,7 @@ def look(hop: HopDrift, findings: Iterable[Finding]) -> str:
         return "missing"
     if hop.worse:
         return "worse"
-    if any(found.where == hop.hop.name and found.component for found in findings):
+    if any(finding.where == hop.hop.name and finding.component for finding in findings):
         return "fault"
     if hop.hop.kind == "adapter":
         return "adapter"

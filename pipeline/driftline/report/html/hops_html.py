@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from driftline.report import hops
+from driftline.report.changes import Change, changes, components, of_hop
 from driftline.report.html import charts
-from driftline.report.html.changes import Change, changes, components, of_hop
 from driftline.report.html.graph_svg import look
 from driftline.report.html.matrix import words
 from driftline.report.html.names import Names
@@ -65,14 +65,14 @@ def hop_views(evidence: ReportInput, names: Names) -> tuple[HopView, ...]:
     stored = {row.record.artifact_identity: row for row in stored_rows(evidence.counterfactuals)}
     cells = {cell.cell.id: cell for cell in evidence.cells}
     every = changes(evidence)
-    found = []
+    views = []
     for hop in hops.ranked(evidence.drift.hops):
         name, child = hop.hop.name, cells.get(hop.hop.child)
         at = names.places[name]
         row, changed = measured.get(name), of_hop(every, at)
         whole = row.split.end_to_end if row else None
         own = components(hop, evidence.drift.findings)
-        found.append(
+        views.append(
             HopView(
                 hop=hop,
                 anchor=names.hops[name],
@@ -96,7 +96,7 @@ def hop_views(evidence: ReportInput, names: Names) -> tuple[HopView, ...]:
                 child=child,
             )
         )
-    return tuple(found)
+    return tuple(views)
 
 
 def _stored(
@@ -124,9 +124,9 @@ def _parts(row: hops.Measured | None) -> tuple[Part, ...]:
             name=name,
             drift=drift,
             withheld=drift is None and bool(split.withheld),
-            plot=charts.plot(drift.kl_mean, mark) if drift else Markup(""),
+            plot=charts.plot(drift.kl_mean, least) if drift else Markup(""),
         )
-        for name, drift, mark in named
+        for name, drift, least in named
     )
 
 

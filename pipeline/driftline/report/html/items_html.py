@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from driftline.drift.cause import first_difference
+from driftline.report.candidates import Candidate, Parting, Partings
+from driftline.report.changes import Change, ChangedItem, parted_before
 from driftline.report.escape import Safe
 from driftline.report.html import prose
-from driftline.report.html.candidates import Candidate, Parting, Partings
-from driftline.report.html.changes import Change, ChangedItem
 from driftline.report.html.markup import NONE, fill
-from driftline.report.html.matrix import MARKS, excerpt, question, words
+from driftline.report.html.matrix import MARKS, excerpt, words
 from driftline.report.html.names import Names, numbers
-from driftline.report.model import ReportInput, ran
+from driftline.report.model import ReportInput
 from driftline.schema.answers import Completion, PinnedPrompt
 from driftline.schema.hops import ItemDrift
 from driftline.schema.scores import CheckResult, ItemState
@@ -118,11 +118,13 @@ class Items:
         self,
         evidence: ReportInput,
         names: Names,
+        full: Collection[tuple[int, str]],
         vocabulary: SourceVocabulary | None,
         partings: Partings,
     ) -> None:
-        """Nothing is made yet."""
+        """`full` are places of the changes that are shown in full; nothing is made yet."""
         self._evidence, self._names, self._partings = evidence, names, partings
+        self._full = full
         self._pieces = vocabulary.pieces if vocabulary else ()
         self._special = frozenset(vocabulary.special) if vocabulary else frozenset()
         self._ends = frozenset(vocabulary.eos) if vocabulary else frozenset()
@@ -136,15 +138,15 @@ class Items:
             key=key,
             anchor=names.items[key],
             number=names.evalsets.get(prompt.evalset, -1) if prompt else -1,
-            question=excerpt(question(evidence, key), 160),
+            question=excerpt(evidence.question(key), 160),
             expected=None if reference is None else prose.shown(reference, ANSWER),
             tags=names.tags_of.get(key, ()),
             tag_numbers=names.tag_numbers(key),
             hops=numbers(change.at for change in item.changes),
             components=words(change.component for change in item.changes),
             changed=item,
-            changes=tuple(self._change(change) for change in item.full),
-            rest=item.rest,
+            changes=tuple(self._change(each) for each in item.changes if each.place in self._full),
+            rest=tuple(each for each in item.changes if each.place not in self._full),
             answers=self._answers(key),
             seen=self._seen(prompt) if prompt else (),
         )
@@ -155,8 +157,7 @@ class Items:
         hop, item = change.hop.hop, change.item
         parting = self._partings.get((hop.name, item.key), Parting())
         parent = self._evidence.answer(hop.parent, item.key)
-        entry = self._evidence.blame_by_item.get((hop.child, item.key))
-        earlier = entry.sequence_hop if entry and entry.sequence_hop != hop.name else None
+        parted = parted_before(self._evidence, change)
         said = self._emitted(hop.child, item)
         return ChangeView(
             change=change,
@@ -165,7 +166,7 @@ class Items:
             parent=self._side(hop.parent, item, item.parent_state, parting.parent),
             child=self._side(hop.child, item, item.child_state, parting.child),
             weights=_likely(parting.weights, said),
-            first_hop=earlier or "",
+            first_hop=(parted.sequence_hop or "") if parted else "",
         )
 
     def _side(
@@ -215,9 +216,9 @@ class Items:
             name = cell.cell.id
             if not self._evidence.was_asked(name, prompt.evalset if prompt else evalset):
                 continue
-            answer = self._evidence.answer(name, key) if ran(cell) else None
-            score = self._evidence.item_scores.get(name, {}).get(key) if ran(cell) else None
-            state = score.state if score else cell.outcome.state if not ran(cell) else "no answer"
+            answer = self._evidence.answer(name, key) if cell.ran else None
+            score = self._evidence.item_scores.get(name, {}).get(key) if cell.ran else None
+            state = score.state if score else cell.outcome.state if not cell.ran else "no answer"
             said = answer.text if answer else ""
             end = answer.finish_reason if answer else "none"
             groups.setdefault((said, state, end), []).append(name)
@@ -237,7 +238,7 @@ class Items:
         """The prompt as every cell saw it: the pinned ids first, then what differs from them."""
         groups: dict[tuple[tuple[int, ...], str | None], list[str]] = {}
         for cell in self._evidence.cells:
-            answer = self._evidence.answer(cell.cell.id, prompt.key) if ran(cell) else None
+            answer = self._evidence.answer(cell.cell.id, prompt.key) if cell.ran else None
             if answer is not None:
                 rendered = answer.prompt_text if answer.prompt_text != prompt.text else None
                 groups.setdefault((answer.prompt_ids, rendered), []).append(cell.cell.id)
@@ -271,14 +272,14 @@ class Items:
             return "the pinned ids, rendered otherwise"
         for cell in cells:
             hop = self._evidence.hops_by_child.get(cell)
-            for found in hop.text.prompts if hop else ():
-                if found.key == prompt.key:
-                    return _difference(found)
+            for difference in hop.text.prompts if hop else ():
+                if difference.key == prompt.key:
+                    return _difference(difference)
         return f"other ids from place {first_difference(prompt.ids, ids)} on"
 
 
-def _difference(found: PromptDifference) -> str:
-    return f"{found.cause}: {found.detail}" if found.detail else found.cause
+def _difference(difference: PromptDifference) -> str:
+    return f"{difference.cause}: {difference.detail}" if difference.detail else difference.cause
 
 
 def _rendered(pinned: str, own: str | None) -> Markup | None:

@@ -72,26 +72,26 @@ class _Band:
 
 def _forest(heights: Mapping[str, float], edges: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The parent of each node that has one."""
-    found: dict[str, str] = {}
+    parents: dict[str, str] = {}
     for parent, child in edges:
-        if parent not in heights or child not in heights or child in found:
+        if parent not in heights or child not in heights or child in parents:
             continue
         above: str | None = parent
         while above is not None and above != child:
-            above = found.get(above)
+            above = parents.get(above)
         if above is None:
-            found[child] = parent
-    return found
+            parents[child] = parent
+    return parents
 
 
 def _preorder(roots: Sequence[str], children: Mapping[str, Sequence[str]]) -> list[str]:
-    found: list[str] = []
+    order: list[str] = []
     waiting = list(reversed(roots))
     while waiting:
         name = waiting.pop()
-        found.append(name)
+        order.append(name)
         waiting += reversed(children[name])
-    return found
+    return order
 
 
 def _bands(
@@ -100,14 +100,14 @@ def _bands(
     heights: Mapping[str, float],
     gap: float,
 ) -> dict[str, _Band]:
-    found: dict[str, _Band] = {}
+    bands: dict[str, _Band] = {}
     for name in reversed(order):
-        own, below = heights[name] / 2, [found[child] for child in children[name]]
+        own, below = heights[name] / 2, [bands[child] for child in children[name]]
         first = below[0].middle if below else 0.0
         middle = max(own, first)
         inner = sum(band.height for band in below) + gap * max(0, len(below) - 1)
-        found[name] = _Band(max(middle + own, middle - first + inner), middle)
-    return found
+        bands[name] = _Band(max(middle + own, middle - first + inner), middle)
+    return bands
 
 
 def _stack(

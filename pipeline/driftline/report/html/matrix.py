@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from driftline.report.changes import ChangedItem, is_change
 from driftline.report.escape import Safe
 from driftline.report.figures import score as score_figure
-from driftline.report.html.changes import ChangedItem, is_change
 from driftline.report.html.names import Names, numbers
-from driftline.report.model import ReportInput, ran
+from driftline.report.model import ReportInput
 from driftline.schema.cells import CellRecord
 from driftline.schema.hops import ItemDrift
 
@@ -151,12 +151,12 @@ def matrix(evidence: ReportInput, changed: Sequence[ChangedItem], names: Names) 
 def _total(evidence: ReportInput, cell: CellRecord, evalset: str) -> Total:
     if not evidence.was_asked(cell.cell.id, evalset):
         return Total("", Safe("not asked"))
-    if not ran(cell):
+    if not cell.ran:
         return Total(cell.outcome.state, Safe(cell.outcome.state))
-    found = evidence.scores_by_cell.get(cell.cell.id, {}).get(evalset)
-    if found is None or not found.n_scored:
-        return Total("–", score_figure(found))
-    return Total(f"{found.states.get('correct', 0)}/{found.n_scored}", score_figure(found))
+    score = evidence.scores_by_cell.get(cell.cell.id, {}).get(evalset)
+    if score is None or not score.n_scored:
+        return Total("–", score_figure(score))
+    return Total(f"{score.states.get('correct', 0)}/{score.n_scored}", score_figure(score))
 
 
 def _column(cell: CellRecord) -> Column:
@@ -180,10 +180,10 @@ class _Drift:
 
 def by_variant(cells: Iterable[CellRecord]) -> tuple[CellRecord, ...]:
     """Cells of one variant together, variants in the order in which they first occur."""
-    found: dict[str, list[CellRecord]] = {}
+    variants: dict[str, list[CellRecord]] = {}
     for cell in cells:
-        found.setdefault(cell.cell.variant, []).append(cell)
-    return tuple(cell for own in found.values() for cell in own)
+        variants.setdefault(cell.cell.variant, []).append(cell)
+    return tuple(cell for own in variants.values() for cell in own)
 
 
 def _row(
@@ -197,27 +197,19 @@ def _row(
     changes = item.changes if item else ()
     return Row(
         key=key,
-        question=excerpt(question(evidence, key)),
+        question=excerpt(evidence.question(key)),
         anchor=names.items.get(key, ""),
         hops=numbers(change.at for change in changes),
         components=words(change.component for change in changes),
         tags=names.tag_numbers(key),
         changed=item is not None,
-        marks=tuple(_mark(evidence, cell, key, drift) for cell in cells),
+        marks=tuple(_state(evidence, cell, key, drift) for cell in cells),
     )
 
 
-def words(found: Iterable[str | None]) -> str:
+def words(every: Iterable[str | None]) -> str:
     """Different words in order, as the value of an attribute."""
-    return " ".join(sorted({each for each in found if each}))
-
-
-def question(evidence: ReportInput, key: str) -> str:
-    """What was asked last."""
-    prompt = evidence.prompts.get(key)
-    if prompt is None:
-        return ""
-    return prompt.messages[-1].content if prompt.messages else prompt.prompt or ""
+    return " ".join(sorted({each for each in every if each}))
 
 
 def excerpt(text: str, most: int = EXCERPT) -> str:
@@ -226,11 +218,11 @@ def excerpt(text: str, most: int = EXCERPT) -> str:
     return line if len(line) <= most else f"{line[:most]}…"
 
 
-def _mark(evidence: ReportInput, cell: CellRecord, key: str, drift: _Drift) -> Mark:
+def _state(evidence: ReportInput, cell: CellRecord, key: str, drift: _Drift) -> Mark:
     name = cell.cell.id
     if not evidence.was_asked(name, evidence.prompts[key].evalset):
         return NOTHING
-    if not ran(cell):
+    if not cell.ran:
         return Mark("x", cell.outcome.state)
     score = evidence.item_scores.get(name, {}).get(key)
     if score is None:
@@ -244,7 +236,7 @@ def _mark(evidence: ReportInput, cell: CellRecord, key: str, drift: _Drift) -> M
     elif change is not None:
         classes.append("d")
         said.append("other tokens")
-    if cell.floor is not None and key in cell.floor.different:
+    if key in cell.unstable:
         classes.append("z")
         said.append("unstable")
     return Mark(" ".join(classes), ", ".join(said))

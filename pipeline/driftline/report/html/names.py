@@ -9,6 +9,7 @@ from functools import cached_property
 
 from driftline.report.model import ReportInput
 from driftline.report.views import evalsets
+from driftline.schema.cells import CellSpec
 from driftline.store.digest import sha256_text
 
 LONGEST = 150
@@ -19,7 +20,7 @@ def anchors(prefix: str, names: Mapping[str, str]) -> dict[str, str]:
 
     `#hop=mlx/audit/4bit` is a link that people can read, write and keep.
     """
-    found: dict[str, str] = {}
+    ids: dict[str, str] = {}
     taken: set[str] = set()
     for key, name in names.items():
         plain = re.sub(r"[^A-Za-z0-9._/+-]", "_", name)
@@ -29,8 +30,8 @@ def anchors(prefix: str, names: Mapping[str, str]) -> dict[str, str]:
         while anchor in taken:
             anchor = f"{anchor}_{sha256_text(key)[:12]}"
         taken.add(anchor)
-        found[key] = anchor
-    return found
+        ids[key] = anchor
+    return ids
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Names:
     @cached_property
     def tags(self) -> dict[str, int]:
         """A tag's number, in alphabetical order."""
-        found = sorted({tag for tags in self.tags_of.values() for tag in tags})
-        return {tag: number for number, tag in enumerate(found)}
+        names = sorted({tag for tags in self.tags_of.values() for tag in tags})
+        return {tag: number for number, tag in enumerate(names)}
 
     @cached_property
     def tags_of(self) -> dict[str, tuple[str, ...]]:
@@ -76,6 +77,16 @@ class Names:
             for scores in self.evidence.item_scores.values()
             for key, score in scores.items()
         }
+
+    @cached_property
+    def specs(self) -> dict[str, CellSpec]:
+        """A cell's specification by its id."""
+        return {record.cell.id: record.cell for record in self.evidence.cells}
+
+    def short(self, cell: str) -> str:
+        """A cell's id without what is the same for neighbours: `mlx/audit/4bit` → `mlx 4bit`."""
+        spec = self.specs.get(cell)
+        return f"{spec.runtime} {spec.form}" if spec else cell
 
     def tag_numbers(self, key: str) -> str:
         """Numbers of an item's tags, for the filter."""

@@ -9,27 +9,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
 from markupsafe import Markup
 
-from driftline.report import comparison, escape, figures, hops, views
+from driftline.report import comparison, escape, figures
+from driftline.report.candidates import Partings
+from driftline.report.changes import ChangedItem, changed_items, changes, selected
+from driftline.report.context import FORMATS, TEMPLATES, shared
 from driftline.report.escape import Safe
 from driftline.report.html import charts, graph_svg, prose
-from driftline.report.html.candidates import Partings
-from driftline.report.html.changes import ChangedItem, changed_items
 from driftline.report.html.hops_html import hop_views
 from driftline.report.html.items_html import Items
 from driftline.report.html.matrix import MARKS, matrix
 from driftline.report.html.names import Names
-from driftline.report.html.verdict import examples, verdict
-from driftline.report.machines import machine_rows
-from driftline.report.markdown import FORMATS, TEMPLATES
-from driftline.report.model import ReportInput, ran
-from driftline.report.settings import runtime_matrix
+from driftline.report.model import ReportInput
+from driftline.report.verdict import examples, verdict
 from driftline.schema.gate import GateReport, GateVerdict
 from driftline.schema.text import SourceVocabulary
 
@@ -76,89 +74,66 @@ def render(
     Returns:
         The same text for the same arguments: no time, no host, no path.
     """
-    style, script = _source("report.css"), _source("report.js")
-    changed = changed_items(evidence)
-    shown = [item for item in changed if item.full]
-    known = {item.key: item for item in changed}
-    listed = {item.key for item in shown}
-    shown += [
-        known.get(key) or ChangedItem(key, (), ())
-        for key in examples(evidence)
-        if key not in listed
-    ]
+    every = changes(evidence)
+    changed, full = changed_items(evidence, every), frozenset(c.place for c in selected(every))
+    shown = _shown(evidence, changed, full)
     names = Names(evidence, tuple(item.key for item in shown))
-    items = Items(evidence, names, vocabulary, partings or {})
+    items = Items(evidence, names, full, vocabulary, partings or {})
     context = {
-        "style": style,
-        "script": script,
-        "policy": policy(style, script),
+        **shared(evidence),
+        **_own_files(),
+        **_gate_and_baseline(evidence),
         "names": names,
         "verdict": verdict(evidence),
-        **_standing(evidence),
         "graph": graph_svg.drawing(evidence, names),
         "matrix": matrix(evidence, changed, names),
         "items": [items.view(item) for item in shown],
         "unshown": [item for item in changed if item.key not in names.items],
         "hops": hop_views(evidence, names),
+        "n_prompts": len(evidence.prompts),
         "looks": LOOKS,
         "legend": [(MARKS[state], words) for state, words in STATES.items()],
-        **_facts(evidence),
     }
     return environment().get_template("page.html.jinja").render(context)
 
 
-def _standing(evidence: ReportInput) -> dict[str, Any]:
-    """What the evidence is held against: the policy, and the baseline release."""
+def _shown(
+    evidence: ReportInput, changed: Sequence[ChangedItem], full: Collection[tuple[int, str]]
+) -> list[ChangedItem]:
+    """Items with a change in full, then those that are named somewhere."""
+    shown = [item for item in changed if any(each.place in full for each in item.changes)]
+    known, listed = {item.key: item for item in changed}, {item.key for item in shown}
+    named = (key for key in examples(evidence) if key not in listed)
+    return [*shown, *(known.get(key) or ChangedItem(key, ()) for key in named)]
+
+
+def _own_files() -> dict[str, Any]:
+    """Style and script, and the policy that allows these alone."""
+    style, script = _source("report.css"), _source("report.js")
+    return {"style": style, "script": script, "policy": policy(style, script)}
+
+
+def _gate_and_baseline(evidence: ReportInput) -> dict[str, Any]:
+    """What is shown of them here alone, and of the error budgets."""
     gate, baseline = evidence.gate, evidence.baseline
     report = baseline.comparison if baseline else None
     unused = [each.blessing for each in gate.blessings if each.state == "unused"] if gate else []
     return {
-        "gate": gate,
         "stopped": _first_of_each_cell(gate),
-        "later": evidence.later,
         "unused": unused,
-        "most": MOST,
-        "baseline": baseline,
         "since": comparison.sections(report) if report else (),
+        "most": MOST,
+        "has_budget": bool(evidence.budgets),
+        "old_budgets": evidence.old_budgets,
     }
 
 
 def _first_of_each_cell(gate: GateReport | None) -> tuple[GateVerdict, ...]:
     """The worst check of each cell that stops the gate."""
-    found: dict[str, GateVerdict] = {}
+    checks: dict[str, GateVerdict] = {}
     for row in gate.stops if gate else ():
-        found.setdefault(row.cell, row)
-    return tuple(found.values())
-
-
-def _facts(evidence: ReportInput) -> dict[str, Any]:
-    """What needs no view of its own here: the same as in the other reports."""
-    every = evidence.drift.hops
-    compared = [hop for hop in every if hop.compared]
-    measured = hops.measured(evidence)
-    return {
-        "cells": evidence.cells,
-        "states": views.states(evidence),
-        "compared": compared,
-        "n_hops": len(every),
-        "findings": hops.findings(evidence),
-        "has_budget": bool(evidence.budgets),
-        "old_budgets": evidence.old_budgets,
-        "n_prompts": len(evidence.prompts),
-        "tail": hops.tail(measured),
-        "cell_rows": hops.cell_rows(evidence),
-        "floors": hops.floor_rows(evidence),
-        "runtimes": runtime_matrix(evidence.cells),
-        "machines": machine_rows(evidence),
-        "artifacts": views.artifact_rows(evidence.artifacts),
-        "failed": [cell for cell in evidence.cells if not ran(cell)],
-        "partly": [hop for hop in every if hop.reason],
-        "unmeasured": [hop for hop in compared if hop.split is None],
-        "withheld": [row for row in measured if row.split.withheld],
-        "unchecked": views.unchecked(evidence),
-        "errored": views.errored(evidence),
-        "unstable": [cell for cell in evidence.cells if cell.floor and cell.floor.different],
-    }
+        checks.setdefault(row.cell, row)
+    return tuple(checks.values())
 
 
 def policy(style: str, script: str) -> Safe:
@@ -177,10 +152,10 @@ def _hash(source: str) -> str:
 @cache
 def _source(name: str) -> Markup:
     """One of our own files as it goes into the page."""
-    found = (HTML / name).read_text(encoding="utf-8")
-    if "</" in found:
+    text = (HTML / name).read_text(encoding="utf-8")
+    if "</" in text:
         raise ValueError(f"{name}: an end tag would end it")
-    return Markup(found)  # noqa: S704  (it is our own, and has no end tag)
+    return Markup(text)  # noqa: S704  (it is our own, and has no end tag)
 
 
 @cache
@@ -199,7 +174,6 @@ def environment() -> Environment:
     page.filters["human"] = graph_svg.human
     page.filters["words"] = lambda value: prose.shown(value, NAME)
     page.filters["chance"] = charts.chance
-    page.filters["short"] = _short
     page.filters["day"] = lambda value: Safe(value.isoformat())
     page.filters["short_digest"] = lambda value: Safe(value[:12])
     return page
@@ -212,9 +186,3 @@ def _visible(value: object) -> object:
     if isinstance(value, str):
         return escape.visible(value, NAME)
     raise TypeError(f"the template prints a {type(value).__name__} that no filter made text")
-
-
-def _short(cell: str) -> str:
-    """A cell's id without what is the same for neighbours: `mlx/audit/4bit` → `mlx 4bit`."""
-    parts = cell.split("/")
-    return f"{parts[0]} {parts[-1]}" if len(parts) == 3 else cell

@@ -73,11 +73,11 @@ def inert(text: str) -> Markup:
 
 
 def _marked(run: Iterable[str]) -> Markup:
-    found = []
+    pieces = []
     for char in run:
-        mark = fill("<i>{}</i>", _NAMED.get(char) or _escape(char))
-        found.append(mark + Markup("\n") if char == "\n" else mark)
-    return joined(*found)
+        piece = fill("<i>{}</i>", _NAMED.get(char) or _escape(char))
+        pieces.append(piece + Markup("\n") if char == "\n" else piece)
+    return joined(*pieces)
 
 
 def _escape(char: str) -> str:
@@ -92,8 +92,8 @@ def _defused(markup: Markup) -> Markup:
     return Markup(_COMMAND.sub(_as_entity, str(markup)))  # noqa: S704  (it was escaped before)
 
 
-def _as_entity(found: re.Match[str]) -> str:
-    return "&#35;" if found[0] == "#" else f"{found[1]}&#58;"
+def _as_entity(match: re.Match[str]) -> str:
+    return "&#35;" if match[0] == "#" else f"{match[1]}&#58;"
 
 
 def _end(text: str, start: int, limit: int) -> int:
@@ -108,15 +108,15 @@ def _end(text: str, start: int, limit: int) -> int:
 
 def spelled(pieces: Iterable[str]) -> str | None:
     """What vocabulary pieces say together; None where not all bytes of a character are there."""
-    found = bytearray()
+    spelling = bytearray()
     for piece in pieces:
         byte = _BYTE.fullmatch(piece)
         if byte:
-            found.append(int(byte[1], 16))
+            spelling.append(int(byte[1], 16))
         else:
-            found += piece.translate(_SPACES).encode("utf-8", "surrogatepass")
+            spelling += piece.translate(_SPACES).encode("utf-8", "surrogatepass")
     try:
-        return found.decode("utf-8", "surrogatepass")
+        return spelling.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         return None
 
@@ -165,13 +165,13 @@ def _tokens(
 ) -> Markup:
     near = range(0) if place is None else range(max(0, place - _AROUND), place + _AROUND + 1)
     shown_ids = numbers[:LIMIT] if place is None else numbers[: max(LIMIT, near.stop)]
-    found: list[Markup] = []
+    drawn: list[Markup] = []
     run: list[str] = []
 
     def flush() -> None:
         if run:
             text = spelled(run)
-            found.append(shown("".join(run) if text is None else text))
+            drawn.append(shown("".join(run) if text is None else text))
             run.clear()
 
     for at, token in enumerate(shown_ids):
@@ -179,12 +179,12 @@ def _tokens(
         if token in special or at in near or not 0 <= token < len(pieces):
             flush()
             box = fill("<b>{}</b>" if token in special else "<u>{}</u>", shown(piece, PIECE))
-            found.append(fill("<mark>{}</mark>", box) if at == place else box)
+            drawn.append(fill("<mark>{}</mark>", box) if at == place else box)
         else:
             run.append(piece)
     flush()
     if place is not None and place >= len(numbers):
-        found.append(Markup("<mark>(end)</mark>"))
+        drawn.append(Markup("<mark>(end)</mark>"))
     if len(shown_ids) < len(numbers):
-        found.append(fill(' <span class="cut">… {} ids in all</span>', f"{len(numbers):,}"))
-    return joined(*found)
+        drawn.append(fill(' <span class="cut">… {} ids in all</span>', f"{len(numbers):,}"))
+    return joined(*drawn)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from driftline.report import hops
-from driftline.report.html.changes import Change, changes, components, is_change, of_hop
-from driftline.report.model import ReportInput, ran
+from driftline.report.changes import Change, changes, components, is_change, of_hop
+from driftline.report.model import ReportInput
 from driftline.schema.gate import GateVerdict
 from driftline.schema.hops import Component, Finding, HopDrift
 
@@ -57,14 +57,14 @@ class Verdict:
 
 def verdict(evidence: ReportInput) -> Verdict:
     """From what others found: it counts, and picks what comes first."""
-    found = reasons(evidence)
-    named = {id(reason.finding) for reason in found}
-    blaming = {reason.hop.hop.name for reason in found}
+    every = reasons(evidence)
+    named = {id(reason.finding) for reason in every}
+    blaming = {reason.hop.hop.name for reason in every}
     return Verdict(
         tone=_tone(evidence),
         headline=_headline(evidence),
-        reasons=found[: 1 + OTHERS],
-        more=len(found[1 + OTHERS :]),
+        reasons=every[: 1 + OTHERS],
+        more=len(every[1 + OTHERS :]),
         loose=tuple(
             each
             for each in hops.findings(evidence)
@@ -80,38 +80,38 @@ def reasons(evidence: ReportInput) -> tuple[Reason, ...]:
     ordinary drift, however little it cost: a 2-bit file is not the original.
     """
     every = changes(evidence)
-    found = [_reason(evidence, each, finding, every) for each, finding in _blamed(evidence)]
-    known = {reason.hop.hop.name for reason in found}
+    made = [_reason(evidence, each, finding, every) for each, finding in _blamed(evidence)]
+    known = {reason.hop.hop.name for reason in made}
     for hop in hops.ranked(evidence.drift.hops):
         if hop.hop.name not in known and any(is_change(hop, item) for item in hop.items):
-            found.append(_reason(evidence, hop, None, every))
-    return tuple(sorted(found, key=lambda reason: _weight(evidence, reason.hop)))
+            made.append(_reason(evidence, hop, None, every))
+    return tuple(sorted(made, key=lambda reason: _weight(evidence, reason.hop)))
 
 
 def _weight(evidence: ReportInput, hop: HopDrift) -> int:
     """0 where the gate stops at a hop, 2 where it judges nothing of the cell, 1 otherwise."""
-    if any(row.stops for row in _judged(evidence, hop)):
+    if any(row.stops for row in _checks(evidence, hop)):
         return 0
     return 2 if _is_free(evidence, hop) else 1
 
 
 def _is_free(evidence: ReportInput, hop: HopDrift) -> bool:
     """Whether the gate judges nothing of the cell that a hop leads to."""
-    mine = _judged(evidence, hop)
+    mine = _checks(evidence, hop)
     return bool(mine) and all(row.verdict == "skipped" for row in mine)
 
 
-def _judged(evidence: ReportInput, hop: HopDrift) -> list[GateVerdict]:
+def _checks(evidence: ReportInput, hop: HopDrift) -> list[GateVerdict]:
     rows = evidence.gate.checks if evidence.gate else ()
     return [row for row in rows if row.cell == hop.hop.child]
 
 
 def examples(evidence: ReportInput, most: int = EXAMPLES) -> tuple[str, ...]:
     """Items that reasons, findings and text paths name, in that order: they are shown in full."""
-    found = [reason.example for reason in reasons(evidence)]
-    found += [key for each in hops.findings(evidence) for key in each.items[:3]]
-    found += [first.key for hop in evidence.drift.hops for first in hop.text.prompts[:1]]
-    known = dict.fromkeys(key for key in found if key in evidence.prompts)
+    named = [reason.example for reason in reasons(evidence)]
+    named += [key for each in hops.findings(evidence) for key in each.items[:3]]
+    named += [first.key for hop in evidence.drift.hops for first in hop.text.prompts[:1]]
+    known = dict.fromkeys(key for key in named if key in evidence.prompts)
     return tuple(known)[:most]
 
 
@@ -156,7 +156,7 @@ def _furthest(hop: HopDrift) -> list[str]:
 
 def _headline(evidence: ReportInput) -> str:
     words = _outcome(evidence)
-    failed = [cell for cell in evidence.cells if not ran(cell)]
+    failed = [cell for cell in evidence.cells if not cell.ran]
     if failed:
         words += f" {len(failed)} of {len(evidence.cells)} cells did not run."
     return f"Gate: {evidence.gate.verdict}. {words}" if evidence.gate else words

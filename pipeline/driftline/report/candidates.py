@@ -13,8 +13,8 @@ import numpy as np
 
 from driftline.evidence import scored
 from driftline.project import params, plan
-from driftline.report.html.changes import Change, changes, selected
-from driftline.report.model import ReportInput, ran
+from driftline.report.changes import Change, changes, selected
+from driftline.report.model import ReportInput
 from driftline.schema.answers import Completion
 from driftline.schema.forced import ForcedSequence
 from driftline.schema.text import SourceVocabulary
@@ -66,22 +66,25 @@ class Texts:
 
 def read(project: params.Params, evidence: ReportInput) -> tuple[Partings, SourceVocabulary]:
     """For every answer a page shows in full; and what the source calls its tokens."""
+    vocabulary = scored.vocabulary()
+    return partings(evidence, vocabulary, texts_of(project, evidence)), vocabulary
+
+
+def texts_of(project: params.Params, evidence: ReportInput) -> Texts:
+    """What the cells that ran and their counterfactuals left on disk."""
     own: dict[str, dict[str, Distributions]] = {}
     stored: dict[str, dict[str, Distributions]] = {}
-    weighed = {record.artifact: record for record in evidence.counterfactuals if record.trusted}
-    for record in filter(ran, evidence.cells):
+    counterfactuals = {record.artifact: record for record in evidence.counterfactuals}
+    for record in (cell for cell in evidence.cells if cell.ran):
         spec, sources = record.cell, plan.sources(project, record.cell)
         own[spec.id] = texts.distributions(scored.CELLS / spec.id, record.forced, sources)
-        found = weighed.get(spec.artifact_name)
-        if found is not None and spec.runtime not in ("transformers", "vllm"):
-            home = texts.counterfactual(found.artifact)
-            stored[spec.id] = texts.distributions(home, found.forced, sources)
-    partitions = {
-        name: partition_of(texts.FOLDER / name)
-        for name in dict.fromkeys(text for kept in own.values() for text in kept)
-    }
-    vocabulary = scored.vocabulary()
-    return partings(evidence, vocabulary, Texts(own, stored, partitions)), vocabulary
+        # That of a checkpoint has none: the reference runtime runs it as a cell of its own.
+        weights = counterfactuals.get(spec.artifact_name)
+        if weights is not None and weights.forced:
+            home = texts.counterfactual(weights.artifact)
+            stored[spec.id] = texts.distributions(home, weights.forced, sources)
+    names = dict.fromkeys(text for kept in own.values() for text in kept)
+    return Texts(own, stored, {name: partition_of(texts.FOLDER / name) for name in names})
 
 
 def partition_of(folder: Path) -> Distributions:
@@ -95,14 +98,14 @@ def partings(
     """The same from distributions that lie anywhere."""
     variants = {record.cell.id: record.cell.variant for record in evidence.cells}
     reader = _Reader(vocabulary.pieces, kept.partitions)
-    found = {}
+    known = {}
     for change in selected(changes(evidence)):
         hop = change.hop.hop
         text = variants.get(hop.parent if hop.kind == "adapter" else hop.child, "")
-        one = _parting(evidence, change, kept, reader, text)
-        if one != Parting():
-            found[hop.name, change.item.key] = one
-    return found
+        parting = _parting(evidence, change, kept, reader, text)
+        if parting != Parting():
+            known[hop.name, change.item.key] = parting
+    return known
 
 
 def _parting(
@@ -114,8 +117,8 @@ def _parting(
     place = item.first_divergent
 
     def top(source: Kept, cell: str) -> tuple[Candidate, ...]:
-        answer, found = evidence.answer(cell, item.key), source.get(cell, {}).get(text)
-        return reader.top(text, found, answer, place) if found and answer else ()
+        answer, rows = evidence.answer(cell, item.key), source.get(cell, {}).get(text)
+        return reader.top(text, rows, answer, place) if rows and answer else ()
 
     return Parting(
         parent=top(kept.own, hop.parent),
@@ -129,13 +132,13 @@ class _Reader:
 
     def __init__(self, pieces: tuple[str, ...], partitions: Mapping[str, Distributions]) -> None:
         self._pieces, self._partitions = pieces, partitions
-        self._starts = {name: found.offsets for name, found in partitions.items()}
+        self._starts = {name: rows.offsets for name, rows in partitions.items()}
         self._sequences = {
-            name: {each.key: each for each in found.sequences} for name, found in partitions.items()
+            name: {each.key: each for each in rows.sequences} for name, rows in partitions.items()
         }
 
     def top(
-        self, text: str, found: Distributions, answer: Completion, place: int
+        self, text: str, kept: Distributions, answer: Completion, place: int
     ) -> tuple[Candidate, ...]:
         """Most likely tokens after the prompt and the first `place` tokens of an answer."""
         context = (*answer.prompt_ids, *answer.output_ids[:place])
@@ -143,9 +146,9 @@ class _Reader:
         if sequence is None or not context or sequence.ids[: len(context)] != context:
             return ()
         row = len(context) - 1 - sequence.first_row
-        if not 0 <= row < sequence.n_rows or found.sequence(answer.key) is None:
+        if not 0 <= row < sequence.n_rows or kept.sequence(answer.key) is None:
             return ()
-        chunk = found.read(answer.key)
+        chunk = kept.read(answer.key)
         one, start = chunk.rows[row], self._starts[text][answer.key][0]
         ids = np.load(self._partitions[text].folder / IDS, mmap_mode="r")[start + row]
         log_probs = {

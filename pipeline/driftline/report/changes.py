@@ -1,4 +1,4 @@
-"""Which answers changed, over which hops, and the ones a page has room to show in full."""
+"""Which answers changed, over which hops, worst first: the same for every report; pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from driftline.report.model import ReportInput
-from driftline.schema.hops import Component, Finding, HopDrift, ItemDrift
+from driftline.schema.hops import Blame, Component, Finding, HopDrift, ItemDrift
 
 MOST = 400
 """Changes that are shown in full, at most, whatever the number of hops and items."""
@@ -29,19 +29,18 @@ class Change:
         """Why the tokens part, where that is known."""
         return self.item.cause.component if self.item.cause else None
 
+    @property
+    def place(self) -> tuple[int, str]:
+        """Hop and item: unique over a report."""
+        return self.at, self.item.key
+
 
 @dataclass(frozen=True)
 class ChangedItem:
-    """One golden prompt that changed; `full` are the changes with room for every detail."""
+    """One golden prompt that changed, over these hops, in plan order."""
 
     key: str
     changes: tuple[Change, ...]
-    full: tuple[Change, ...]
-
-    @property
-    def rest(self) -> tuple[Change, ...]:
-        """The changes that are only named."""
-        return tuple(each for each in self.changes if each not in self.full)
 
     @cached_property
     def n_worse(self) -> int:
@@ -66,23 +65,36 @@ def changes(evidence: ReportInput) -> tuple[Change, ...]:
     )
 
 
-def changed_items(evidence: ReportInput) -> tuple[ChangedItem, ...]:
-    """Items that changed anywhere: worse over most hops first, then other verdicts, then tokens."""
-    every = changes(evidence)
-    full = {(each.at, each.item.key) for each in selected(every)}
+def changed_items(evidence: ReportInput, every: Iterable[Change]) -> tuple[ChangedItem, ...]:
+    """Items with any of these changes: worse over most hops first, other verdicts before tokens.
+
+    Args:
+        evidence: whose prompts' order decides between equals.
+        every: all changes, or those that are of interest, in plan order.
+    """
     by_key: dict[str, list[Change]] = {}
     for each in every:
         by_key.setdefault(each.item.key, []).append(each)
     places = {key: place for place, key in enumerate(evidence.prompts)}
-    found = [
-        ChangedItem(
-            key,
-            tuple(by_key[key]),
-            tuple(each for each in by_key[key] if (each.at, key) in full),
-        )
-        for key in sorted(by_key, key=lambda key: places.get(key, len(places)))
-    ]
-    return tuple(sorted(found, key=_worst_item))
+    in_order = sorted(by_key, key=lambda key: places.get(key, len(places)))
+    return tuple(
+        sorted((ChangedItem(key, tuple(by_key[key])) for key in in_order), key=_worst_item)
+    )
+
+
+def of_verdict(every: Iterable[Change]) -> tuple[Change, ...]:
+    """Those that changed a verdict."""
+    return tuple(each for each in every if each.item.flip != "none")
+
+
+def of_tokens(every: Iterable[Change]) -> tuple[Change, ...]:
+    """Those that changed tokens and no verdict."""
+    return tuple(each for each in every if each.item.flip == "none")
+
+
+def of_hop(every: Iterable[Change], at: int) -> tuple[Change, ...]:
+    """The changes of one hop, worst first."""
+    return tuple(sorted((each for each in every if each.at == at), key=_worst))
 
 
 def selected(every: Sequence[Change], most: int = MOST) -> tuple[Change, ...]:
@@ -91,14 +103,9 @@ def selected(every: Sequence[Change], most: int = MOST) -> tuple[Change, ...]:
     for each in sorted(every, key=_worst):
         by_hop.setdefault(each.at, []).append(each)
     for count in PER_HOP:
-        if sum(len(found[:count]) for found in by_hop.values()) <= most:
+        if sum(len(own[:count]) for own in by_hop.values()) <= most:
             break
-    return tuple(each for found in by_hop.values() for each in found[:count])
-
-
-def of_hop(every: Iterable[Change], at: int) -> tuple[Change, ...]:
-    """The changes of one hop, worst first."""
-    return tuple(sorted((each for each in every if each.at == at), key=_worst))
+    return tuple(each for own in by_hop.values() for each in own[:count])
 
 
 def _worst(change: Change) -> tuple[int, bool, float]:
@@ -110,13 +117,20 @@ def _worst(change: Change) -> tuple[int, bool, float]:
 
 
 def _worst_item(item: ChangedItem) -> tuple[int, bool]:
-    return -item.n_worse, all(each.item.flip == "none" for each in item.changes)
+    return -item.n_worse, not of_verdict(item.changes)
+
+
+def parted_before(evidence: ReportInput, change: Change) -> Blame | None:
+    """Where the tokens of this answer parted already on an earlier hop; None where they did not."""
+    hop = change.hop.hop
+    blame = evidence.blame_by_item.get((hop.child, change.item.key))
+    return blame if blame and blame.sequence_hop not in (None, hop.name) else None
 
 
 def components(hop: HopDrift, findings: Iterable[Finding]) -> tuple[Component, ...]:
     """What is blamed on a hop: components of its findings, then of its changes, most first."""
     of_findings = [
-        found.component for found in findings if found.where == hop.hop.name and found.component
+        each.component for each in findings if each.where == hop.hop.name and each.component
     ]
     counts = Counter(
         item.cause.component
