@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, TypeVar
 
-from pydantic import ValidationError
-
 from driftline.drift.evidence import CellEvidence
 from driftline.errors import RefusedError
 from driftline.schema.answers import PinnedPrompt
@@ -20,7 +18,14 @@ from driftline.schema.imports import ImportRecord
 from driftline.schema.items import GoldenPrompt
 from driftline.schema.lineage import HopEvidence, ItemDigest, ItemEvidence, LineageIndex
 from driftline.schema.statistics import DistributionDrift, Estimate, SequenceDrift
-from driftline.schema.values import Sealed, V, canonical, canonical_json, seal_of
+from driftline.schema.values import (
+    NotARecordError,
+    Sealed,
+    V,
+    canonical,
+    canonical_json,
+    parse_sealed,
+)
 from driftline.store.digest import differences, sha256_text
 
 INDEX = "index.json"
@@ -200,15 +205,12 @@ def _place(record: Known) -> str:
 def _parsed(kind: type[S], data: bytes) -> tuple[S | None, str]:
     """A record as far as it can be read, and what is wrong with it."""
     try:
-        found = kind.model_validate_json(data)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        return None, f"not a record of this version ({where}: {problem['msg']})"
-    seal = seal_of(found)
-    if found.seal != seal:
-        return found, f"its seal is {found.seal[:12]}…, its content has {seal[:12]}…"
-    return found, ""
+        record, seal = parse_sealed(kind, data)
+    except NotARecordError as error:
+        return None, str(error)
+    if record.seal != seal:
+        return record, f"its seal is {record.seal[:12]}…, its content has {seal[:12]}…"
+    return record, ""
 
 
 def _lines(kind: type[V], tree: Tree, path: str) -> Iterator[V]:

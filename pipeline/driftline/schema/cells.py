@@ -48,6 +48,24 @@ class NoiseFloor(Value):
     max_logprob_difference: float
 
 
+class Capabilities(Value):
+    """What a runtime can give; a finding asks for a capability, never for a runtime by name.
+
+    `distributions`: next-token logits of a text it is given. `log_probs`: those of its own answers.
+    `token_ids`: the ids of a prompt as it read it, and of its answer. `own_template`: it renders a
+    chat with the artifact's own template. `adapters`: a LoRA adapter can be attached unmerged.
+    `exact_products`: on CPU it multiplies stored weights dequantized to float32, so that its
+    arithmetic is the reference's.
+    """
+
+    distributions: bool = True
+    log_probs: bool = True
+    token_ids: bool = True
+    own_template: bool = True
+    adapters: bool = False
+    exact_products: bool = False
+
+
 class CellRecord(Sealed):
     """One scored cell: what ran, with which settings in force, and how it ended.
 
@@ -55,8 +73,9 @@ class CellRecord(Sealed):
     the artifact's bytes as verified right before loading. `inputs` are the records of all it read:
     artifact, adapter, prompts, texts. `decode` is what was asked for. `outputs` are the other files
     of the cell's folder. `forced` is what it kept of each teacher-forced text, `not_forced` why
-    there is nothing though there should be. `code_sha256` and `environment_sha256` are the sha256
-    of `artifacts/code/score_<runtime>` and of the folder's `environment.json`.
+    there is nothing though there should be. `capabilities` are its runtime's. `code_sha256` and
+    `environment_sha256` are the sha256 of `artifacts/code/score_<runtime>` and of the folder's
+    `environment.json`.
     """
 
     schema_version: Literal[2] = 2
@@ -71,6 +90,7 @@ class CellRecord(Sealed):
     floor: NoiseFloor | None
     forced: tuple[ForcedRecord, ...] = ()
     not_forced: str = ""
+    capabilities: Capabilities = Capabilities()
     decode: dict[str, JsonValue] = Field(default_factory=dict)
     code_sha256: str = ""
     environment_sha256: str = ""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from driftline.files import write_text
 
@@ -38,10 +39,18 @@ V = TypeVar("V", bound=Value)
 S = TypeVar("S", bound=Sealed)
 
 
+class NotARecordError(ValueError):
+    """Data that is no record of the kind it should be; the message says what is wrong with it."""
+
+
 def seal_of(value: Sealed) -> str:
     """The seal a record must have, whatever it says it has."""
-    content = value.model_dump(mode="json", exclude={"seal"})
-    return hashlib.sha256(canonical_json(content).encode("utf-8", "backslashreplace")).hexdigest()
+    return _seal(value.model_dump(mode="json"))
+
+
+def _seal(plain: Mapping[str, Any]) -> str:
+    content = canonical_json({name: value for name, value in plain.items() if name != "seal"})
+    return hashlib.sha256(content.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def sealed(value: S) -> S:
@@ -81,6 +90,27 @@ def load(kind: type[V], path: Path) -> V:
         pydantic.ValidationError: the file is not of that format.
     """
     return kind.model_validate_json(path.read_bytes())
+
+
+def parse_sealed(kind: type[S], data: bytes) -> tuple[S, str]:
+    """A record, and the seal that its content as written has.
+
+    The seal is taken of the JSON, not of the value: a field that a later version adds with a
+    default leaves the seals of earlier records as they are.
+
+    Raises:
+        NotARecordError: it is not of that format.
+    """
+    try:
+        plain = from_json(data, allow_inf_nan=False)
+        return kind.model_validate(plain), _seal(plain)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        reason = f"{where}: {problem['msg']}"
+    except ValueError as error:
+        reason = f"not JSON: {error}"
+    raise NotARecordError(f"not a record of this version ({reason})")
 
 
 def load_lines(kind: type[V], path: Path) -> Iterator[V]:

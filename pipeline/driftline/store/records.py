@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from driftline.errors import InputError, RefusedError
 from driftline.files import new_directory, write_text
@@ -26,7 +26,7 @@ from driftline.schema.artifacts import (
     Reference,
 )
 from driftline.schema.cells import CellRecord
-from driftline.schema.values import Sealed, dump, load, seal_of, sealed
+from driftline.schema.values import NotARecordError, Sealed, dump, parse_sealed, sealed
 from driftline.schema.weights import CounterfactualRecord
 from driftline.store import digest, facts
 
@@ -44,7 +44,7 @@ S = TypeVar("S", bound=Sealed)
 
 
 def load_sealed(kind: type[S], path: Path) -> S:
-    """Read a record and check its seal.
+    """Read a record and check its seal, which is of the JSON as it was written.
 
     Raises:
         InputError: there is none.
@@ -55,21 +55,16 @@ def load_sealed(kind: type[S], path: Path) -> S:
     if not path.is_file():
         raise InputError(f"{path}: no record", remedy="dvc repro")
     try:
-        found = load(kind, path)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
+        record, seal = parse_sealed(kind, path.read_bytes())
+    except NotARecordError as error:
+        raise RefusedError(f"{path}: {error}", remedy=AUDIT) from None
+    if record.seal != seal:
         raise RefusedError(
-            f"{path}: not a record of this version ({where}: {problem['msg']})",
-            remedy=AUDIT,
-        ) from None
-    if found.seal != seal_of(found):
-        raise RefusedError(
-            f"{path}: its seal is {found.seal[:12] or 'missing'}…, its content has "
-            f"{seal_of(found)[:12]}…: the record was edited",
+            f"{path}: its seal is {record.seal[:12] or 'missing'}…, its content has "
+            f"{seal[:12]}…: the record was edited",
             remedy=AUDIT,
         )
-    return found
+    return record
 
 
 def require(record: Path, folder: Path) -> None:
