@@ -257,7 +257,9 @@ class TestTrees:
         assert whole(history.at("HEAD")) == whole(WORLD.evidence())
 
     def test_the_machines_encoding_changes_nothing(self, committed: str) -> None:
-        code = "from driftline.evidence import history; print(ascii(history.at('main').index.evalsets[0].name))"
+        code = (
+            "from driftline.evidence import history; print(ascii(history.at('main').index.evalsets[0].name))"
+        )
         ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
         done = subprocess.run(
             [sys.executable, "-c", code],
