@@ -87,10 +87,10 @@ def _finding(
 
 def _prompts(hop: HopDrift) -> Iterator[Finding]:
     for cause, (code, what) in _PROMPT_CODES.items():
-        found = [each for each in hop.text.prompts if each.cause == cause]
-        if found:
-            message = f"{what} for {len(found)} of {hop.n_items} prompts: {found[0].detail}"
-            yield _finding(hop, code, "text", message, [each.key for each in found])
+        prompts = [each for each in hop.text.prompts if each.cause == cause]
+        if prompts:
+            message = f"{what} for {len(prompts)} of {hop.n_items} prompts: {prompts[0].detail}"
+            yield _finding(hop, code, "text", message, [each.key for each in prompts])
 
 
 def _fields(hop: HopDrift, parent: CellEvidence, child: CellEvidence) -> Iterator[Finding]:
@@ -127,18 +127,18 @@ def _endings(hop: HopDrift, parent: CellEvidence, child: CellEvidence) -> Iterat
     before, after = (end.record.settings.get("decoding") for end in (parent, child))
     sampled = isinstance(after, str) and not after.startswith("greedy")
     for code, reason in _ENDINGS:
-        found = [
+        items = [
             item
             for item in hop.items
             if item.cause is not None and item.cause.reason.startswith(reason)
         ]
         message = ""
-        if found and found[0].cause is not None:
-            message = f"{len(found)} of {hop.n_items} answers: {found[0].cause.reason}"
+        if items and items[0].cause is not None:
+            message = f"{len(items)} of {hop.n_items} answers: {items[0].cause.reason}"
         if code == "not-greedy" and sampled:
             message = "" if after == before else f"{child.id} decodes otherwise: {after}"
         if message:
-            yield _finding(hop, code, "text", message, [item.key for item in found])
+            yield _finding(hop, code, "text", message, [item.key for item in items])
 
 
 def _refused(
@@ -265,9 +265,9 @@ def _numerics(hop: HopDrift, child: CellEvidence) -> Iterator[Finding]:
     exact = child.record.capabilities.exact_products
     if exact and "cpu" in str(settings.get("device", "cpu")):
         limit = NUMERICS_LIMIT_EXACT
-    found = split.numerics.kl_mean.value
-    if found > limit:
-        message = f"arithmetic alone costs {found:.2g} nats a token, {limit:g} is usual at most"
+    nats = split.numerics.kl_mean.value
+    if nats > limit:
+        message = f"arithmetic alone costs {nats:.2g} nats a token, {limit:g} is usual at most"
         yield _finding(hop, "numerics-high", "numerics", message)
 
 

@@ -1,8 +1,8 @@
 """The code of every stage: DVC does not follow imports, so the probe does it for DVC.
 
-A stage's code is the import closure of its module inside this package, plus, for a score stage, the
-closure of its runtime's module, which the registry names and the worker imports. A package's
-`__init__.py` counts where something is imported from it by name.
+A stage's code is the import closure of its module inside this package, plus the closure of what it
+imports by a name in a table: a score stage its runtime's module, a stage that loads stored weights
+every format's. A package's `__init__.py` counts where something is imported from it by name.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from driftline.counterfactual.base import FORMATS
 from driftline.runtimes.registry import RUNTIMES
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -30,6 +31,9 @@ STAGES = (
     "lineage",
     "report",
 )
+
+LOADING = ("control", "counterfactual")
+"""Stages that load stored weights."""
 
 
 @cache
@@ -81,10 +85,13 @@ def code_names() -> tuple[str, ...]:
 
 def code_of_stages() -> dict[str, list[Path]]:
     """Code by the name its digest goes by: a stage's, or `score_<runtime>`."""
-    found = {name: closure(f"driftline.stages.{name}") for name in STAGES}
+    code = {name: closure(f"driftline.stages.{name}") for name in STAGES}
+    formats = [target.partition(":")[0] for target in FORMATS.values()]
+    for name in LOADING:
+        code[name] = closure(f"driftline.stages.{name}", *formats)
     for runtime, entry in RUNTIMES.items():
-        found[f"score_{runtime}"] = closure("driftline.stages.score", entry.module)
-    return found
+        code[f"score_{runtime}"] = closure("driftline.stages.score", entry.module)
+    return code
 
 
 def listing(files: list[Path]) -> str:

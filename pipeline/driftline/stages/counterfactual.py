@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 
+from driftline.counterfactual import base, reference
 from driftline.counterfactual import record as made
-from driftline.counterfactual import reference
 from driftline.errors import exits_cleanly
 from driftline.files import new_directory
 from driftline.progress import progress
@@ -52,12 +52,13 @@ def main() -> None:
         new_directory(texts.counterfactual(artifact.name)) as folder,
         progress(f"counterfactual {artifact.name}") as report,
     ):
-        found = made.weigh(
+        found = made.counterfactual(
             which,
+            base.resolve(base.FORMATS[artifact.kind]),
             control,
-            (text,),
-            folder / texts.DISTRIBUTIONS,
-            lambda what, total: report(what, 0, total),
+            texts=(text,),
+            out=folder / texts.DISTRIBUTIONS,
+            say=lambda what, total: report(what, 0, total),
         )
         dump(sealed(found), folder / texts.RECORD)
     _say(artifact, found)
