@@ -15,12 +15,17 @@ from driftline.project.routes import ROOT_CELL
 from driftline.report.model import ReportInput
 from driftline.schema.answers import Completion, PinnedPrompt
 from driftline.schema.artifacts import ArtifactRecord, Census, FileDigest, Parent
-from driftline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
+from driftline.schema.cells import Capabilities, CellRecord, CellSpec, NoiseFloor, Outcome
 from driftline.schema.messages import Message
 from driftline.schema.scores import CheckResult, ItemScore, ItemState
 from driftline.store.digest import sha256_text
 from tests.params_data import with_runtimes
 
+CAPABILITIES: Mapping[str, Capabilities] = {
+    "transformers": Capabilities(adapters=True),
+    "mlx": Capabilities(exact_products=True),
+}
+"""What a runtime of the project can give beside what most can."""
 PIECES = ("", " the", " a", "|", "`", "\n", '"', "<b>")
 """What token ids 0 to 7 look like; later ids repeat them."""
 
@@ -139,6 +144,7 @@ def record(
         prompts_sha256=sha256_text("prompts"),
         completions_sha256=sha256_text(made.id) if ran else None,
         floor=floor if ran else None,
+        capabilities=CAPABILITIES.get(made.runtime, Capabilities()),
         build=dict(build or {"version": "1.0"}) if ran else {},
         settings=dict(settings or {"threads": 1, "dtype": "float32"}) if ran else {},
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from driftline.drift.evidence import CellEvidence
 from driftline.drift.hops import median_divergence
-from driftline.faults import chain as faults
 from driftline.faults.chain import TEXT, Chain, Tampering
 from driftline.golden.grade import summarize
 from driftline.report.candidates import Partings, Texts, partings, partition_of
@@ -29,9 +28,9 @@ class Planted:
 
 def plant(chain: Chain, tampering: Tampering, name: str) -> Planted:
     """The chain run with something tampered with, as a report sees it."""
-    made = faults._Made(chain._work / name)
-    drift = chain._run(made, tampering)
-    return planted(drift, made.evidence, chain.pinned, chain.vocabulary, chain.folder / TEXT)
+    run = chain.run(tampering, name)
+    texts = chain.healthy.root / TEXT
+    return planted(run.report, run.evidence, chain.pinned, chain.vocabulary, texts)
 
 
 def planted(

@@ -14,11 +14,15 @@ import numpy as np
 import pytest
 
 from driftline.budget.swapping import ForcedText, Subject, budget
-from driftline.counterfactual import gguf, mlx, reference
+from driftline.counterfactual import reference
+from driftline.counterfactual.base import StoredFormat
 from driftline.counterfactual.control import small_checkpoint
+from driftline.counterfactual.gguf import Gguf
+from driftline.counterfactual.mlx import Mlx
 from driftline.faults.bench import items
 from driftline.faults.catalogue import F32
-from driftline.faults.chain import TEXT, Chain, Recipe, Tampering
+from driftline.faults.chain import TEXT, Chain, Tampering
+from driftline.faults.recipe import Recipe
 from driftline.project.sections.mlx import MlxRecipe
 from driftline.runtimes.base import Job
 from driftline.runtimes.llamacpp import LlamaCppRuntime
@@ -53,7 +57,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 
 
 def hop(found: Chain, child: str) -> HopDrift:
-    return next(each for each in found.clean.hops if each.hop.child == child)
+    return next(each for each in found.healthy.report.hops if each.hop.child == child)
 
 
 def split(found: Chain, child: str) -> Split:
@@ -113,9 +117,9 @@ def test_attached_and_merged_are_the_same_in_float32(tmp_path: Path) -> None:
 
 def test_swapping_nothing_gives_exactly_nothing(converted: Chain) -> None:
     """The reference, loaded and forced anew, is what its cell kept; one changed tensor is not."""
-    kept = converted.evidence("transformers/base/checkpoint").distributions["base"]
+    kept = converted.healthy.evidence["transformers/base/checkpoint"].distributions["base"]
     starts = {key: start for key, (start, _) in kept.offsets.items()}
-    text = ForcedText(kept, converted.folder / TEXT / "base" / IDS, starts, kept.sequences)
+    text = ForcedText(kept, converted.healthy.root / TEXT / "base" / IDS, starts, kept.sequences)
     model = reference.checkpoint(CLERK)
     own = {name: values.copy() for name, values in reference.arrays(model).items()}
 
@@ -130,19 +134,18 @@ def test_swapping_nothing_gives_exactly_nothing(converted: Chain) -> None:
     assert [each.tensors for each in changed.groups] == [(name,)]
 
 
-@pytest.mark.parametrize("kind", ["gguf", "mlx"])
+@pytest.mark.parametrize(
+    ("stored", "artifact"), [(Gguf(), "gguf/base/q8_0"), (Mlx(), "mlx/base/8bit")]
+)
 def test_a_counterfactual_ties_the_head_to_the_stored_embedding(
-    converted: Chain, kind: str
+    converted: Chain, stored: StoredFormat, artifact: str
 ) -> None:
     """Replacing the embedding alone would move drift of the head's weights into numerics."""
-    name = "gguf/base/q8_0" if kind == "gguf" else "mlx/base/8bit"
-    load = gguf.load if kind == "gguf" else mlx.load
-    model = load(converted.folder / name)
+    model = stored.load(converted.healthy.root / artifact)
     embedding = model.get_input_embeddings().weight
     assert model.get_output_embeddings().weight.data_ptr() == embedding.data_ptr()
     source = reference.arrays(reference.checkpoint(CLERK))["model.embed_tokens.weight"]
-    stored = embedding.detach().numpy()
-    assert 0 < np.abs(stored - source).max() < 0.01
+    assert 0 < np.abs(embedding.detach().numpy() - source).max() < 0.01
 
 
 class TwoThreads(LlamaCppRuntime):
@@ -163,7 +166,7 @@ class SmallBatches(LlamaCppRuntime):
 def test_threads_and_batches_are_never_weights(
     converted: Chain, runtime: type[LlamaCppRuntime]
 ) -> None:
-    report = converted.run(Tampering(F32, runtime=runtime), runtime.__name__)
+    report = converted.run(Tampering(F32, runtime=runtime), runtime.__name__).report
     found = next(each for each in report.hops if each.hop.child == F32).split
     assert found is not None
     _, weights, numerics = means(found)
@@ -180,7 +183,7 @@ def test_a_setting_that_a_runtime_ignores_is_found_as_its_arithmetic(tmp_path: P
     small_checkpoint(CLERK, source, seed=5, num_hidden_layers=2, rope_parameters=rope)
     (tmp_path / "chain").mkdir()
     made = chain(tmp_path / "chain", Recipe(source, items(("sql",), 2), max_new_tokens=12))
-    blamed = {(each.where, each.code, each.component) for each in made.clean.findings}
+    blamed = {(each.where, each.code, each.component) for each in made.healthy.report.findings}
     hop = "transformers/base/checkpoint → mlx/base/4bit"
     assert {each for each in blamed if each[2]} == {(hop, "numerics-high", "numerics")}
 
@@ -225,7 +228,7 @@ def test_the_published_checkpoint_drifts_as_it_was_measured(
 ) -> None:
     runtime = "mlx" if form.endswith("bit") else "llamacpp"
     cell = f"{runtime}/base/{form}"
-    whole = next(each for each in stories[made].clean.cells if each.cell == cell).drift
+    whole = next(each for each in stories[made].healthy.report.cells if each.cell == cell).drift
     assert whole is not None and whole.positions == 87
     _, weights, numerics = means(split(stories[made], cell))
     expected = TABLE[made, form]

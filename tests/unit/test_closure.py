@@ -23,7 +23,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("store",),
     ("golden", "starter"),
     ("runtimes", "conversions", "drift"),
-    ("counterfactual", "probe"),
+    ("counterfactual",),
+    ("probe",),
     ("evidence",),
     ("verify", "compare"),
     ("machines", "gate"),
@@ -103,6 +104,13 @@ def test_one_runtimes_code_is_no_dependency_of_another() -> None:
     found = {path.name for path in closure.code_of_stages()["score_mlx"]}
     assert "mlx.py" in found
     assert not found & {"llamacpp.py", "transformers.py", "vllm.py"}
+
+
+@pytest.mark.parametrize("name", closure.LOADING)
+def test_a_stage_that_loads_stored_weights_depends_on_every_formats_code(name: str) -> None:
+    files = closure.code_of_stages()[name]
+    assert {PIPELINE / "counterfactual" / module for module in ("gguf.py", "mlx.py")} <= set(files)
+    assert PIPELINE / "conversions" / "gguf.py" in files
 
 
 def test_report_code_is_no_dependency_of_anything_else() -> None:

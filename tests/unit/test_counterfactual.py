@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from driftline.counterfactual import fields, tensors
+from driftline.counterfactual import base, fields, tensors
+from driftline.counterfactual.mlx import Mlx
+from driftline.project import routes
 from driftline.store.facts import written
 
 Array = NDArray[np.float32]
@@ -28,6 +30,17 @@ def config(folder: Path, **changes: object) -> Path:
     (folder / "config.json").write_text(json.dumps(data))
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     return folder
+
+
+class TestFormats:
+    @pytest.mark.parametrize(("kind", "target"), routes.counterfactuals().items())
+    def test_each_is_imported_by_name_and_bears_its_own(self, kind: str, target: str) -> None:
+        stored = base.resolve(target)
+        assert stored.kind == kind and stored.shrunk
+
+    def test_one_that_none_is_made_from_says_so(self, tmp_path: Path) -> None:
+        with pytest.raises(NotImplementedError, match="no step makes mlx from mlx"):
+            Mlx().against_parent(tmp_path, tmp_path, {})
 
 
 class TestFields:

@@ -20,10 +20,12 @@ from driftline.drift.hops import hop_drift
 from driftline.drift.statistics import RowSample, paired_scores, summarize
 from driftline.project.routes import ROOT_CELL
 from driftline.schema.artifacts import Census
+from driftline.schema.cells import Capabilities
 from driftline.schema.hops import Cause, Finding, Hop, HopDrift, HopKind, Split
 from driftline.schema.statistics import DistributionDrift, PairedScores
 from driftline.schema.text import PromptClass, PromptDifference, TextDrift
 from driftline.schema.weights import CounterfactualRecord, FieldChange, TensorChange
+from driftline.store.safetensors_header import BITS
 from tests.factories import completion, evidence, prompts
 
 ITEMS = prompts("clauses", count=12)
@@ -460,6 +462,15 @@ class TestWeights:
         assert case.measured(nats(1e-5)).codes == ["merge-differs"]
 
 
+QUANTIZED: Mapping[str, int] = {
+    "Q4_0": 4, "Q4_1": 4, "Q5_0": 5, "Q5_1": 5, "Q8_0": 8, "Q2_K": 2, "Q3_K": 3, "Q4_K": 4,
+    "Q5_K": 5, "Q6_K": 6, "IQ1_S": 1, "IQ2_XXS": 2, "IQ3_S": 3, "IQ4_NL": 4, "IQ4_XS": 4,
+    "TQ1_0": 1, "TQ2_0": 2, "MXFP4": 4, "affine-4bit-g64": 4, "affine-8bit-g32": 8,
+    "float32": 32, "float16": 16, "bfloat16": 16,
+}  # fmt: skip
+"""Storage types of GGUF and MLX by name; `BITS` has those of Safetensors."""
+
+
 class TestLabels:
     def stored(self, label: str, elements: dict[str, int]) -> Case:
         """A quantized artifact; its arithmetic, held to limits by runtime and type, is exact."""
@@ -507,6 +518,13 @@ class TestLabels:
         renamed = case.child.record.model_copy(update={"cell": spec})
         assert replace(case, child=replace(case.child, record=renamed)).found == []
 
+    @pytest.mark.parametrize(("kind", "bits"), [*BITS.items(), *QUANTIZED.items()])
+    def test_bits_of_every_storage_type_there_is(self, kind: str, bits: int) -> None:
+        assert module.bits_of(kind) == (32 if kind == "BOOL" else bits)
+
+    def test_floats_of_eight_bits_are_below_no_label_of_as_many(self) -> None:
+        assert self.stored("llamacpp/base/q8_0", {"F8_E4M3": 10}).found == []
+
     def test_only_where_something_was_stored(self) -> None:
         odd = census(Q2_K=10)
         for kind in ("adapter", "merge", "runtime"):
@@ -524,8 +542,8 @@ class TestNumerics:
             ("vllm/base/checkpoint", {"float32": 9}, module.NUMERICS_LIMIT_PLAIN),
             (Q4, {"Q4_K": 9, "F32": 1}, module.NUMERICS_LIMIT_LOW),
             (F32, {"F16": 9}, module.NUMERICS_LIMIT_LOW),
-            (MLX, {"affine-4bit-g64": 9}, module.NUMERICS_LIMIT_MLX),
-            (MLX, {"float32": 9}, module.NUMERICS_LIMIT_MLX),
+            (MLX, {"affine-4bit-g64": 9}, module.NUMERICS_LIMIT_EXACT),
+            (MLX, {"float32": 9}, module.NUMERICS_LIMIT_EXACT),
         ],
     )
     def test_more_than_usual(self, cell: str, found: dict[str, int], limit: float) -> None:
@@ -534,6 +552,18 @@ class TestNumerics:
         (finding,) = case.measured(nats(1.0), 1.1 * limit).found
         assert (finding.code, finding.component) == ("numerics-high", "numerics")
         assert f"{1.1 * limit:.2g} nats a token, {limit:g} is usual" in finding.message
+
+    def test_products_are_exact_on_a_cpu_and_where_a_runtime_claims_it(self) -> None:
+        case = clean("runtime", child=MLX).counted(census(float32=9))
+        case = case.measured(nats(1.0), 2 * module.NUMERICS_LIMIT_EXACT)
+
+        def codes(**changes: Any) -> list[str]:
+            told = case.child.record.model_copy(update=changes)
+            return replace(case, child=replace(case.child, record=told)).codes
+
+        assert codes() == codes(settings={"device": "cpu"}) == ["numerics-high"]
+        assert codes(settings={"device": "gpu"}) == []
+        assert codes(capabilities=Capabilities()) == []
 
     def test_without_a_census_it_is_held_to_full_precision(self) -> None:
         case = clean("runtime").counted(None)
@@ -556,6 +586,15 @@ class TestResults:
         outcome = told.outcome.model_copy(update={"state": "error"})
         failed = replace(silent.child, record=told.model_copy(update={"outcome": outcome}))
         assert replace(silent, child=failed).found == []
+
+    def test_no_log_probabilities_of_a_runtime_that_promises_none(self) -> None:
+        case = clean("runtime")
+        unable = {
+            "not_forced": "NotImplementedError",
+            "capabilities": Capabilities(distributions=False),
+        }
+        told = case.child.record.model_copy(update=unable)
+        assert replace(case, child=replace(case.child, record=told)).found == []
 
     def test_chance_level(self) -> None:
         case = clean("quantize")

@@ -24,9 +24,17 @@ from driftline.schema.artifacts import (
     Reference,
     TensorDigest,
 )
-from driftline.schema.cells import CellRecord
+from driftline.schema.cells import Capabilities, CellRecord
 from driftline.schema.lineage import EvalsetEvidence, LineageIndex
-from driftline.schema.values import Sealed, dump, load_lines, seal_of, sealed
+from driftline.schema.values import (
+    Sealed,
+    canonical,
+    canonical_json,
+    dump,
+    load_lines,
+    seal_of,
+    sealed,
+)
 from driftline.schema.weights import ControlRecord, CounterfactualRecord
 from driftline.store import digest, facts, records
 from tests import factories
@@ -191,6 +199,34 @@ def test_a_field_more_is_refused(tmp_path: Path, value: Sealed) -> None:
     path = tmp_path / "record.json"
     path.write_text(json.dumps({**value.model_dump(mode="json"), "seal_": "x"}))
     assert "seal_" in refused(lambda: records.load_sealed(type(value), path))
+
+
+def earlier(record: CellRecord, path: Path, **edits: Any) -> None:
+    """Write a cell's record as a version that knew no `capabilities` would have."""
+    plain = record.model_dump(mode="json", exclude={"seal", "capabilities"})
+    plain["seal"] = digest.sha256_text(canonical_json(plain))
+    path.write_text(json.dumps({**plain, **edits}))
+
+
+def test_a_record_of_before_a_field_was_added_is_read(tmp_path: Path) -> None:
+    record, path = factories.record("mlx/audit/4bit"), tmp_path / "cell.json"
+    earlier(record, path)
+    found = records.load_sealed(CellRecord, path)
+    assert found.capabilities == Capabilities() != record.capabilities
+    assert found.cell == record.cell and found.seal != seal_of(found)
+    for edits in ({"not_forced": "x"}, {"capabilities": {"exact_products": True}}):
+        earlier(record, path, **edits)
+        assert "the record was edited" in refused(lambda: records.load_sealed(CellRecord, path))
+
+
+def test_of_a_key_given_twice_the_value_read_is_the_value_sealed(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    record = sealed(Manifest(name="a", inputs=(), files=()))
+    text = canonical(record)
+    path.write_text(text.replace('"name"', '"name":"b","name"'))
+    assert records.load_sealed(Manifest, path) == record
+    path.write_text(text.removesuffix("}") + ',"name":"b"}')
+    assert "edited" in refused(lambda: records.load_sealed(Manifest, path))
 
 
 def test_a_record_without_a_seal_is_refused(tmp_path: Path) -> None:

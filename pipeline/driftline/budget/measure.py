@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from driftline.budget.swapping import ForcedText, Say, Subject, budget
-from driftline.counterfactual import gguf, mlx, reference
+from driftline.budget import swapping
+from driftline.budget.swapping import ForcedText, Say, Subject
+from driftline.counterfactual import base, reference
 from driftline.drift.evidence import CellEvidence
 from driftline.errors import InputError, RefusedError, did_you_mean
 from driftline.evidence import scored
 from driftline.files import write_text
 from driftline.gate.judgement import BUDGETS
-from driftline.project import graph, params
+from driftline.project import graph, params, routes
 from driftline.report.heatmap import svg
 from driftline.schema.budget import Budget
 from driftline.schema.forced import ForcedSequence
@@ -40,14 +41,14 @@ def measure(project: params.Params, name: str, *, most: int, say: Say) -> Budget
     if not scored.SCORES.exists():
         raise InputError("nothing has been scored yet", remedy="driftline run")
     records.manifest("grades")
-    found = scored.evidence(project, whole=True)
-    parent, child = found[hop.parent], found[hop.child]
+    cells = scored.evidence(project, whole=True)
+    parent, child = cells[hop.parent], cells[hop.child]
     records.manifest(texts.name_of(child.record.cell.variant))
     text = _text(child.record.cell.variant, parent, most)
     _trusted(hop, parent, child)
     reference.prepare(project.limits.threads)
     before, after = _model(parent), reference.arrays(_model(child))
-    return budget(_subject(hop, parent, child), before, after, text, say)
+    return swapping.budget(_subject(hop, parent, child), before, after, text, say)
 
 
 def _subject(hop: Hop, parent: CellEvidence, child: CellEvidence) -> Subject:
@@ -55,12 +56,12 @@ def _subject(hop: Hop, parent: CellEvidence, child: CellEvidence) -> Subject:
     return Subject(hop.name, *ends)
 
 
-def write(found: Budget) -> tuple[Path, Path]:
-    """Write the budget as JSON and as a heat map."""
-    stem = found.hop.partition(" → ")[2].replace("/", "-")
+def write(budget: Budget) -> tuple[Path, Path]:
+    """Write a budget as JSON and as a heat map."""
+    stem = budget.hop.partition(" → ")[2].replace("/", "-")
     data, picture = BUDGETS / f"{stem}.json", BUDGETS / f"{stem}.svg"
-    dump(found, data)
-    write_text(picture, svg(found))
+    dump(budget, data)
+    write_text(picture, svg(budget))
     return data, picture
 
 
@@ -94,8 +95,9 @@ def _trusted(hop: Hop, *ends: CellEvidence) -> None:
 
 def _model(cell: CellEvidence) -> object:
     """A cell's stored weights in the reference runtime, its artifact verified just now."""
-    artifact = records.verified(cell.record.cell.artifact.removeprefix("artifacts/"))
-    load = {"gguf": gguf.load, "mlx": mlx.load}.get(artifact.kind, reference.checkpoint)
+    artifact = records.verified(cell.record.cell.artifact_name)
+    target = routes.counterfactuals().get(routes.format_of(artifact.kind))
+    load = base.resolve(target).load if target else reference.checkpoint
     return load(records.ARTIFACTS / artifact.name)
 
 

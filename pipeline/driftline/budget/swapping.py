@@ -66,9 +66,9 @@ def budget(subject: Subject, parent: Any, child: Arrays, text: ForcedText, say: 
 
     def swapped(names: Sequence[str]) -> float:
         _store(parent, {name: child[name] for name in names})
-        found = _mean_kl(parent, text)
+        kl = _mean_kl(parent, text)
         _store(parent, {name: own[name] for name in names})
-        return found
+        return kl
 
     control = swapped([])
     costs = []
@@ -90,12 +90,12 @@ def budget(subject: Subject, parent: Any, child: Arrays, text: ForcedText, say: 
 
 def _groups(own: Arrays, child: Arrays) -> dict[Group, list[str]]:
     """Names of the tensors that differ, by group; a tied head goes with its embedding."""
-    found: dict[Group, list[str]] = {}
+    groups: dict[Group, list[str]] = {}
     for name, values in own.items():
         other = child.get(name)
         if other is not None and not np.array_equal(values, other):
-            found.setdefault(place(name), []).append(name)
-    return found
+            groups.setdefault(place(name), []).append(name)
+    return groups
 
 
 def _store(model: Any, tensors: Arrays) -> None:

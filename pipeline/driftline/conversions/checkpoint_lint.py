@@ -313,20 +313,20 @@ def _dangers(config: Any) -> list[str]:
     """What a configuration asks for that would run code, at any depth."""
     if not isinstance(config, dict):
         return ["not a JSON object"]
-    found = []
+    dangers = []
     for key, value in _pairs(config):
         if key == "auto_map":
-            found.append("auto_map names code to run; use a model the libraries know themselves")
+            dangers.append("auto_map names code to run; use a model the libraries know themselves")
         elif key == "model_file":
-            found.append(f"model_file {value!r:.100}: mlx-lm would run it")
+            dangers.append(f"model_file {value!r:.100}: mlx-lm would run it")
         elif key == "trust_remote_code" and value not in (None, False):
-            found.append("trust_remote_code is set")
+            dangers.append("trust_remote_code is set")
         elif key.lstrip("_").startswith("attn_implementation"):
             unknown = [name for name in _leaves(value) if name not in _ATTENTION]
-            found += [f"{key} {name!r:.100}: would fetch and run a kernel" for name in unknown]
+            dangers += [f"{key} {name!r:.100}: would fetch and run a kernel" for name in unknown]
         elif key in _IMPORTED and not re.fullmatch(_IMPORTED[key], str(value)):
-            found.append(f"{key} {value!r:.100}: PEFT would import it")
-    return found
+            dangers.append(f"{key} {value!r:.100}: PEFT would import it")
+    return dangers
 
 
 def _pairs(data: Any) -> Iterator[tuple[str, Any]]:

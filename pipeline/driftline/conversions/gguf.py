@@ -94,13 +94,13 @@ def origin(source: Location, identity: str, adapter: str | None) -> Origin:
 
 def provenance(origin: Origin) -> dict[str, JsonValue]:
     """The metadata of a file converted with `origin` that says where it comes from."""
-    found: dict[str, JsonValue] = {
+    fields: dict[str, JsonValue] = {
         "general.base_model.count": 1,
         **{f"general.base_model.0.{key}": value for key, value in _base_model(origin).items()},
         "general.source.repo_url": origin.repo_url,
         "general.finetune": origin.finetune,
     }
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def check_provenance(census: Census, origin: Origin, name: str) -> None:
@@ -357,12 +357,12 @@ def _check_vocabulary(reader: Any, path: Path) -> None:
 
 def _metadata(reader: Any) -> dict[str, JsonValue]:
     """Every metadata field but the vocabulary's long arrays, which are given as their length."""
-    found: dict[str, JsonValue] = {}
+    metadata: dict[str, JsonValue] = {}
     for name, field in reader.fields.items():
         if name.startswith("GGUF."):
             continue
         value = field.contents()
         if isinstance(value, list) and (name in _CENSUS_SKIPS or len(value) > 16):
             value = f"{len(value)} entries"
-        found[name] = value
-    return found
+        metadata[name] = value
+    return metadata

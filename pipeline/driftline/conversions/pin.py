@@ -84,11 +84,11 @@ def pin(location: Location, kind: Kind, destination: Path, name: str) -> Artifac
     """
     where = kind if kind == "source" else f"adapters.{name.rpartition('/')[2]}"
     if location.path is not None:
-        found = _local(location.path, kind, where)
+        checkpoint = _local(location.path, kind, where)
     else:
-        found = _hub(str(location.repo), str(location.revision), kind, where)
+        checkpoint = _hub(str(location.repo), str(location.revision), kind, where)
     with new_directory(destination) as folder:
-        files = _copy(found.files, folder)
+        files = _copy(checkpoint.files, folder)
         lint(folder, kind)
         counted = census(folder)
     return ArtifactRecord(
@@ -98,11 +98,11 @@ def pin(location: Location, kind: Kind, destination: Path, name: str) -> Artifac
         identity=digest.identity(files),
         files=files,
         parents=(),
-        tool=found.tool,
-        tool_version=found.tool_version,
-        arguments=found.arguments,
+        tool=checkpoint.tool,
+        tool_version=checkpoint.tool_version,
+        arguments=checkpoint.arguments,
         census=counted,
-        notes=_notes(found.left_out),
+        notes=_notes(checkpoint.left_out),
     )
 
 

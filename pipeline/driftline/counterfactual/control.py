@@ -12,16 +12,13 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from driftline.conversions import gguf as gguf_conversion
-from driftline.conversions import mlx as mlx_conversion
-from driftline.counterfactual import gguf, mlx, reference
-from driftline.project.sections.mlx import MlxRecipe
+from driftline.counterfactual import reference
+from driftline.counterfactual.base import StoredFormat
 from driftline.schema.weights import ControlRecord
 
 LAYERS = 2
@@ -30,50 +27,33 @@ WIDTH = 1024
 NARROW = {"hidden_size": 256, "intermediate_size": 512}
 IDS = 64
 SEED = 20
-SHRUNK = {
-    "gguf": ("block_count", "embedding_length", "feed_forward_length"),
-    "mlx": ("num_hidden_layers", "hidden_size", "intermediate_size"),
-}
-"""Fields a control checkpoint has otherwise than the source."""
 _TOKENIZER = ("tokenizer*", "*.jinja", "special_tokens_map.json", "vocab.json", "merges.txt")
 
-Kind = Literal["gguf", "mlx"]
-KINDS: tuple[Kind, ...] = ("gguf", "mlx")
-Loader = Callable[[Path], Any]
-LOADERS: Mapping[Kind, Loader] = {"gguf": gguf.load, "mlx": mlx.load}
 
-
-def control(kind: Kind, source: Path, load: Loader | None = None) -> ControlRecord:
-    """Try the loader of `kind` (or `load` in its place) on a small checkpoint like `source`."""
+def control(stored: StoredFormat, source: Path) -> ControlRecord:
+    """Try the loader of a format on a small checkpoint like `source`."""
     with tempfile.TemporaryDirectory() as folder:
         small, made = Path(folder, "checkpoint"), Path(folder, "converted")
         small.mkdir()
         try:
             tensors = small_checkpoint(source, small, seed=SEED, num_hidden_layers=LAYERS)
-            _convert(kind, small, made)
-            reason = _round_trip(small, made, load or LOADERS[kind])
-            expected = _fields(kind)(made)
+            stored.convert_control(small, made)
+            reason = _round_trip(small, made, stored)
+            expected = fields(stored, made)
         except Exception as error:  # whatever a loader raises is why it cannot be trusted
             return ControlRecord(
-                kind=kind, trusted=False, reason=_one_line(error), tensors=0, expected={}
+                kind=stored.kind, trusted=False, reason=one_line(error), tensors=0, expected={}
             )
-    kept = {name: value for name, value in expected.items() if not _shrunk(kind, name)}
     return ControlRecord(
-        kind=kind, trusted=not reason, reason=reason, tensors=tensors, expected=kept
+        kind=stored.kind, trusted=not reason, reason=reason, tensors=tensors, expected=expected
     )
 
 
-def fields(kind: Kind, folder: Path) -> dict[str, str]:
+def fields(stored: StoredFormat, folder: Path) -> dict[str, str]:
     """What an artifact has beside its weights, but for what a control has otherwise."""
-    return {name: v for name, v in _fields(kind)(folder).items() if not _shrunk(kind, name)}
-
-
-def _fields(kind: Kind) -> Callable[[Path], dict[str, str]]:
-    return {"gguf": gguf.fields, "mlx": mlx.fields}[kind]
-
-
-def _shrunk(kind: Kind, name: str) -> bool:
-    return name.endswith(tuple(f"{sign}{field}" for sign in ".:" for field in SHRUNK[kind]))
+    shrunk = tuple(f"{sign}{field}" for sign in ".:" for field in stored.shrunk)
+    own = stored.fields(folder)
+    return {name: value for name, value in own.items() if not name.endswith(shrunk)}
 
 
 def small_checkpoint(source: Path, folder: Path, *, seed: int, **changes: Any) -> int:
@@ -114,23 +94,15 @@ def small_checkpoint(source: Path, folder: Path, *, seed: int, **changes: Any) -
     return len(tensors)
 
 
-def _convert(kind: Kind, small: Path, made: Path) -> None:
-    if kind == "gguf":
-        made.mkdir()
-        gguf_conversion.convert(small, made, outtype="f32", name="control")
-    else:
-        mlx_conversion.convert(small, made, MlxRecipe(dtype="float32"))
-
-
-def _round_trip(small: Path, made: Path, load: Loader) -> str:
+def _round_trip(small: Path, made: Path, stored: StoredFormat) -> str:
     """What did not come back as it went in, empty when everything did."""
     before = reference.checkpoint(small)
-    after = load(made)
-    given, found = reference.arrays(before), reference.arrays(after)
-    odd = sorted(given.keys() ^ found.keys())
+    after = stored.load(made)
+    given, returned = reference.arrays(before), reference.arrays(after)
+    odd = sorted(given.keys() ^ returned.keys())
     if odd:
         return f"{len(odd)} tensors have no counterpart, first: {odd[0]}"
-    changed = [name for name in given if not np.array_equal(given[name], found[name])]
+    changed = [name for name in given if not np.array_equal(given[name], returned[name])]
     if changed:
         return f"{len(changed)} of {len(given)} tensors do not come back, first: {changed[0]}"
     width = before.config.vocab_size
@@ -140,5 +112,6 @@ def _round_trip(small: Path, made: Path, load: Loader) -> str:
     return ""
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """An exception's type and text, white space as one blank, 500 characters at most."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]

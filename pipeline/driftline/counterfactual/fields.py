@@ -46,16 +46,16 @@ def of_folder(folder: Path) -> dict[str, str]:
 
     `config.json` and its like are given key by key as `file:key`, tokenizer and template whole.
     """
-    found = {}
+    values = {}
     for name in JSON_FILES:
         path = folder / name
         if path.exists():
             data = json.loads(path.read_text(encoding="utf-8"))
-            found.update({f"{name}:{key}": written(value) for key, value in data.items()})
+            values.update({f"{name}:{key}": written(value) for key, value in data.items()})
     for name in TEXT_FILES:
         if (folder / name).exists():
-            found[name] = f"sha256 {sha256_file(folder / name)}"
-    return {name: value for name, value in found.items() if name not in COSMETIC}
+            values[name] = f"sha256 {sha256_file(folder / name)}"
+    return {name: value for name, value in values.items() if name not in COSMETIC}
 
 
 def changes(

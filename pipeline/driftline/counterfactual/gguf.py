@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from driftline.conversions import gguf as conversion
 from driftline.conversions.gguf import FILE_NAME
+from driftline.counterfactual.base import StoredFormat
 from driftline.counterfactual.tensors import added, change, place, unreturned
 from driftline.runtimes.transformers import load_model
 from driftline.schema.weights import TensorChange
@@ -25,67 +27,68 @@ _SILENT = ("GGUF.", "general.")
 """Says nothing of how the model runs; the quantization's label has the census instead."""
 
 
-def load(folder: Path) -> Any:
-    """The stored tensors, dequantized to float32, under the file's own config."""
-    with contextlib.redirect_stderr(io.StringIO()):  # a bar per file that nothing turns off
-        return load_model(folder, gguf_file=FILE_NAME)
+class Gguf(StoredFormat):
+    """One GGUF file in a folder: converted from a checkpoint, or quantized from another GGUF."""
 
+    kind = "gguf"
+    shrunk = ("block_count", "embedding_length", "feed_forward_length")
 
-def fields(folder: Path) -> dict[str, str]:
-    """Every metadata field but the names, as `fields.written`."""
-    found = _reader(folder).fields.items()
-    return {
-        name: written(field.contents()) for name, field in found if not name.startswith(_SILENT)
-    }
+    def load(self, folder: Path) -> Any:
+        """The stored tensors, dequantized to float32, under the file's own config."""
+        with contextlib.redirect_stderr(io.StringIO()):  # a bar per file that nothing turns off
+            return load_model(folder, gguf_file=FILE_NAME)
 
+    def fields(self, folder: Path) -> dict[str, str]:
+        """Every metadata field but the names."""
+        return {
+            name: written(field.contents())
+            for name, field in _reader(folder).fields.items()
+            if not name.startswith(_SILENT)
+        }
 
-def unfaithful(folder: Path, loaded: Mapping[str, Array]) -> str:
-    """What of the file the loader did not give back, empty when it gave everything."""
-    return unreturned(raw(folder), loaded, names(folder, loaded))
+    def unfaithful(self, folder: Path, loaded: Mapping[str, Array]) -> str:
+        """What of the file the loader did not give back, by gguf-py's table of names."""
+        return unreturned(raw(folder), loaded, names(folder, loaded))
 
+    def against_checkpoint(
+        self, folder: Path, loaded: Mapping[str, Array], checkpoint: Mapping[str, Array]
+    ) -> tuple[TensorChange, ...]:
+        """Loaded tensors against the checkpoint's: an unquantized type explains its cast."""
+        known = names(folder, loaded)
+        types = {known.get(each.name): each.tensor_type.name for each in _reader(folder).tensors}
+        changes = []
+        for name, before in checkpoint.items():
+            stored = types.get(name, "absent")
+            after = loaded[name] if name in loaded else np.zeros_like(before)
+            again = _cast(before, stored)
+            changes.append(change(name, before=before, after=after, stored=stored, again=again))
+        return (*changes, *added(loaded, checkpoint, types))
 
-def against_checkpoint(
-    folder: Path, loaded: Mapping[str, Array], parent: Mapping[str, Array]
-) -> tuple[TensorChange, ...]:
-    """Loaded tensors against the checkpoint's, by the reference runtime's names.
+    def against_parent(
+        self, folder: Path, parent: Path, loaded: Mapping[str, Array]
+    ) -> tuple[TensorChange, ...]:
+        """Stored tensors against those of the GGUF they were quantized from.
 
-    An unquantized type explains exactly what casting to it does.
-    """
-    known = names(folder, loaded)
-    kinds = {known.get(tensor.name): tensor.tensor_type.name for tensor in _reader(folder).tensors}
-    found = []
-    for name, before in parent.items():
-        after = loaded.get(name)
-        kind = kinds.get(name, "absent")
-        missing = np.zeros_like(before) if after is None else after
-        found.append(
-            change(name, before=before, after=missing, stored=kind, again=_cast(before, kind))
-        )
-    return (*found, *added(loaded, parent, kinds))
+        The parent's tensor is quantized again by llama.cpp's own code, which is deterministic: a
+        file its quantizer wrote is explained to the bit.
+        """
+        before = {tensor.name: tensor for tensor in _reader(parent).tensors}
+        known = names(folder, loaded)
+        changes = []
+        for name, after, stored in raw(folder):
+            if name in before:
+                source = _values(before[name])
+                again = requantized(source, stored) if source.shape == after.shape else None
+            else:
+                source, again = np.zeros_like(after), None
+            shown = known.get(name, name)
+            changes.append(change(shown, before=source, after=after, stored=stored, again=again))
+        return tuple(changes)
 
-
-def against_gguf(folder: Path, parent: Path, known: Iterable[str]) -> tuple[TensorChange, ...]:
-    """Stored tensors against those of the GGUF they were quantized from.
-
-    The parent's tensor is quantized again by llama.cpp's own code, which is deterministic: a file
-    its quantizer wrote is explained to the bit.
-
-    Args:
-        folder: of the quantized file.
-        parent: of the file it was made from.
-        known: the reference runtime's tensors, for their names.
-    """
-    found, before = [], {tensor.name: tensor for tensor in _reader(parent).tensors}
-    own = names(folder, known)
-    for name, after, kind in raw(folder):
-        if name in before:
-            source = _values(before[name])
-            again = requantized(source, kind) if source.shape == after.shape else None
-        else:
-            source, again = np.zeros_like(after), None
-        shown = own.get(name, name)
-        found.append(change(shown, before=source, after=after, stored=kind, again=again))
-    return tuple(found)
+    def convert_control(self, checkpoint: Path, destination: Path) -> None:
+        """Convert to float32 with llama.cpp's own converter."""
+        destination.mkdir()
+        conversion.convert(checkpoint, destination, outtype="f32", name="control")
 
 
 def raw(folder: Path) -> Iterator[tuple[str, Array, str]]:
@@ -97,8 +100,8 @@ def raw(folder: Path) -> Iterator[tuple[str, Array, str]]:
 def _values(tensor: Any) -> Array:
     from gguf.quants import dequantize
 
-    found: Array = dequantize(tensor.data, tensor.tensor_type)
-    return found
+    values: Array = dequantize(tensor.data, tensor.tensor_type)
+    return values
 
 
 def names(folder: Path, known: Iterable[str]) -> dict[str, str]:
@@ -110,12 +113,8 @@ def names(folder: Path, known: Iterable[str]) -> dict[str, str]:
     listed = list(known)
     layers = 1 + max((layer for name in listed if (layer := place(name)[0]) is not None), default=0)
     table = gguf.get_tensor_name_map(kinds[architecture], layers)
-    found = {}
-    for name in listed:
-        own = table.get_name(name, try_suffixes=(".weight", ".bias"))
-        if own is not None:
-            found[own] = name
-    return found
+    named = ((table.get_name(name, try_suffixes=(".weight", ".bias")), name) for name in listed)
+    return {own: name for own, name in named if own is not None}
 
 
 def requantized(values: Array, kind: str) -> Array | None:
@@ -135,8 +134,8 @@ def requantized(values: Array, kind: str) -> Array | None:
     library.ggml_quantize_chunk(
         int(own), source.ctypes.data, stored.ctypes.data, 0, source.size // width, width, None
     )
-    found: Array = dequantize(stored, own)
-    return found
+    returned: Array = dequantize(stored, own)
+    return returned
 
 
 def _cast(values: Array, kind: str) -> Array | None:

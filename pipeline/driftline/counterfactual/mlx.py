@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.counterfactual import fields as beside
+from driftline.conversions import mlx as conversion
+from driftline.counterfactual import fields
+from driftline.counterfactual.base import StoredFormat
 from driftline.counterfactual.tensors import added, change, unreturned
+from driftline.project.sections.mlx import MlxRecipe
 from driftline.runtimes.transformers import load_model
 from driftline.schema.weights import TensorChange
 
@@ -23,53 +26,59 @@ _QUANTIZATION = ("quantization", "quantization_config")
 _PARTS = ("scales", "biases")
 
 
-def load(folder: Path) -> Any:
-    """The stored tensors, dequantized to float32, under the folder's own config.
+class Mlx(StoredFormat):
+    """An MLX folder; nothing makes one from another, so it is held against its checkpoint alone."""
 
-    They go through the reference runtime's own loader, as a checkpoint of their own.
-    """
-    from safetensors.numpy import save_file
+    kind = "mlx"
+    shrunk = ("num_hidden_layers", "hidden_size", "intermediate_size")
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    with tempfile.TemporaryDirectory() as made:
-        checkpoint = Path(made)
-        plain = {name: value for name, value in config.items() if name not in _QUANTIZATION}
-        (checkpoint / "config.json").write_text(json.dumps(plain), encoding="utf-8")
-        for path in folder.glob("generation_config.json"):
-            shutil.copyfile(path, checkpoint / path.name)
-        tensors = {name: values for name, values, _ in raw(folder)}
-        save_file(tensors, checkpoint / "model.safetensors", metadata={"format": "pt"})
-        return load_model(checkpoint, use_safetensors=True)
+    def load(self, folder: Path) -> Any:
+        """The stored tensors, dequantized to float32, under the folder's own config.
 
+        They go through the reference runtime's own loader, as a checkpoint of their own.
+        """
+        from safetensors.numpy import save_file
 
-def fields(folder: Path) -> dict[str, str]:
-    """Config, tokenizer and template, as `fields.of_folder`."""
-    return beside.of_folder(folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        with tempfile.TemporaryDirectory() as made:
+            checkpoint = Path(made)
+            plain = {name: value for name, value in config.items() if name not in _QUANTIZATION}
+            (checkpoint / "config.json").write_text(json.dumps(plain), encoding="utf-8")
+            for path in folder.glob("generation_config.json"):
+                shutil.copyfile(path, checkpoint / path.name)
+            tensors = {name: values for name, values, _ in raw(folder)}
+            save_file(tensors, checkpoint / "model.safetensors", metadata={"format": "pt"})
+            return load_model(checkpoint, use_safetensors=True)
 
+    def fields(self, folder: Path) -> dict[str, str]:
+        """Config, tokenizer and template."""
+        return fields.of_folder(folder)
 
-def unfaithful(folder: Path, loaded: Mapping[str, Array]) -> str:
-    """What of the folder the loader did not give back, empty when it gave everything."""
-    return unreturned(raw(folder), loaded, {name: name for name in loaded})
+    def unfaithful(self, folder: Path, loaded: Mapping[str, Array]) -> str:
+        """What of the folder the loader did not give back; MLX keeps the checkpoint's names."""
+        return unreturned(raw(folder), loaded, {name: name for name in loaded})
 
+    def against_checkpoint(
+        self, folder: Path, loaded: Mapping[str, Array], checkpoint: Mapping[str, Array]
+    ) -> tuple[TensorChange, ...]:
+        """Loaded tensors against the checkpoint's, which MLX quantizes again to compare."""
+        types = {name: stored for name, _, stored in raw(folder)}
+        rules = _rules(folder)
+        changes = []
+        for name, before in checkpoint.items():
+            stored = types.get(name, "absent")
+            after = loaded[name] if name in loaded else np.zeros_like(before)
+            again = _again(before, stored, rules(name.rpartition(".")[0]))
+            changes.append(change(name, before=before, after=after, stored=stored, again=again))
+        return (*changes, *added(loaded, checkpoint, types))
 
-def against_checkpoint(
-    folder: Path, loaded: Mapping[str, Array], parent: Mapping[str, Array]
-) -> tuple[TensorChange, ...]:
-    """Loaded tensors against the checkpoint's; MLX quantizes the checkpoint's again to compare."""
-    kinds = {name: kind for name, _, kind in raw(folder)}
-    rules = _rules(folder)
-    found = []
-    for name, before in parent.items():
-        after = loaded.get(name)
-        kind = kinds.get(name, "absent")
-        missing = np.zeros_like(before) if after is None else after
-        again = _again(before, kind, rules(name.rpartition(".")[0]))
-        found.append(change(name, before=before, after=missing, stored=kind, again=again))
-    return (*found, *added(loaded, parent, kinds))
+    def convert_control(self, checkpoint: Path, destination: Path) -> None:
+        """Convert to float32 with mlx-lm."""
+        conversion.convert(checkpoint, destination, MlxRecipe(dtype="float32"))
 
 
 def raw(folder: Path) -> Iterator[tuple[str, Array, str]]:
-    """Every weight by name, as float32, and how it is stored; scales and biases are applied."""
+    """Every weight by name, as float32, and its storage type; scales and biases are applied."""
     import mlx.core as mx
 
     rules = _rules(folder)

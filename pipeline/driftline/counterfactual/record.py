@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from driftline.counterfactual import control, fields, gguf, mlx, reference
+from driftline.counterfactual import control, fields, reference
+from driftline.counterfactual.base import StoredFormat
 from driftline.counterfactual.tensors import change
 from driftline.runtimes import collect, forced
 from driftline.runtimes.base import TextJob
 from driftline.runtimes.transformers import force_model
 from driftline.schema.artifacts import ArtifactRecord
-from driftline.schema.forced import ForcedSequence
+from driftline.schema.forced import ForcedRecord, ForcedSequence
 from driftline.schema.values import load_lines
 from driftline.schema.weights import ControlRecord, CounterfactualRecord, FieldChange, TensorChange
 from driftline.store.distributions import SEQUENCES
@@ -33,18 +34,24 @@ class Artifacts:
     parent: ArtifactRecord
     root: Path
 
+    @property
+    def same_format(self) -> bool:
+        """Whether the artifact was made from one of its own format: quantized, not converted."""
+        return self.artifact.kind == self.parent.kind
+
     def folder(self, record: ArtifactRecord) -> Path:
         """Where an artifact lies."""
         return self.root / record.name
 
 
-def weigh(
+def counterfactual(
     which: Artifacts,
-    known: ControlRecord,
+    stored: StoredFormat,
+    tried: ControlRecord,
+    *,
     texts: tuple[TextJob, ...],
     out: Path,
     say: forced.Say,
-    load: control.Loader | None = None,
 ) -> CounterfactualRecord:
     """Force the texts through the artifact's stored weights in float32, into `out`.
 
@@ -52,40 +59,33 @@ def weigh(
 
     Args:
         which: the artifact and those it comes from.
-        known: the control of the loader.
+        stored: the artifact's format.
+        tried: what the control of that format's loader gave.
         texts: what to teacher-force.
         out: folder for one folder of distributions per text.
         say: told of every sequence.
-        load: in place of the kind's own loader.
     """
-    folder, kind = which.folder(which.artifact), known.kind
-    config, text = _fields(which, known)
-    record = CounterfactualRecord(
-        artifact=which.artifact.name,
-        artifact_identity=which.artifact.identity,
-        parent=which.parent.name,
-        parent_identity=which.parent.identity,
-        trusted=known.trusted,
-        reason=known.reason and f"the loader failed its control: {known.reason}",
-        config=config,
-        text_fields=text,
+    record = _record(
+        which,
+        _field_changes(which, stored, tried),
+        trusted=tried.trusted,
+        reason=tried.reason and f"the loader failed its control: {tried.reason}",
     )
-    if not known.trusted:
+    if not tried.trusted:
         return record
+    folder = which.folder(which.artifact)
     try:
-        model = (load or control.LOADERS[kind])(folder)
+        model = stored.load(folder)
         loaded = reference.arrays(model)
-        fault = (gguf.unfaithful if kind == "gguf" else mlx.unfaithful)(folder, loaded)
+        fault = stored.unfaithful(folder, loaded)
         if fault:
             return record.model_copy(update={"trusted": False, "reason": fault})
-        tensors = _tensors(which, kind, loaded)
-        made = tuple(_force(model, text_job, out / text_job.name, say) for text_job in texts)
+        tensors = _tensor_changes(which, stored, loaded)
+        rows = tuple(_force(model, text, out / text.name, say) for text in texts)
     except Exception as error:  # a loader that raises is one that gives no trustworthy split
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
-        return record.model_copy(update={"trusted": False, "reason": reason})
-    return record.model_copy(
-        update={"tensors": tensors, "forced": tuple(each for each in made if each is not None)}
-    )
+        return record.model_copy(update={"trusted": False, "reason": control.one_line(error)})
+    kept = tuple(each for each in rows if each is not None)
+    return record.model_copy(update={"tensors": tensors, "forced": kept})
 
 
 def merged(which: Artifacts) -> CounterfactualRecord:
@@ -94,65 +94,69 @@ def merged(which: Artifacts) -> CounterfactualRecord:
     It needs no counterfactual: its own cell in the reference runtime is one.
     """
     source, folder = which.folder(which.parent), which.folder(which.artifact)
-    changed = fields.changes(fields.of_folder(source), fields.of_folder(folder))
     before, after = _stored(source), _stored(folder)
-    kinds = {name: kind for name, (_, kind) in after.items()}
+    tensors = tuple(
+        change(name, before=values, after=after[name][0], stored=after[name][1]).model_copy(
+            update={"explained": None}
+        )
+        for name, (values, _) in before.items()
+        if name in after
+    )
+    changes = fields.changes(fields.of_folder(source), fields.of_folder(folder))
+    return _record(which, changes, trusted=True).model_copy(update={"tensors": tensors})
+
+
+def _record(
+    which: Artifacts, changes: Sequence[FieldChange], *, trusted: bool, reason: str = ""
+) -> CounterfactualRecord:
+    """The record of one artifact, whose fields beside the weights have these changes."""
     return CounterfactualRecord(
         artifact=which.artifact.name,
         artifact_identity=which.artifact.identity,
         parent=which.parent.name,
         parent_identity=which.parent.identity,
-        trusted=True,
-        config=tuple(each for each in changed if not fields.is_text(each.field)),
-        text_fields=tuple(each for each in changed if fields.is_text(each.field)),
-        tensors=tuple(
-            change(name, before=values, after=after[name][0], stored=kinds[name]).model_copy(
-                update={"explained": None}
-            )
-            for name, (values, _) in before.items()
-            if name in after
-        ),
+        trusted=trusted,
+        reason=reason,
+        config=tuple(each for each in changes if not fields.is_text(each.field)),
+        text_fields=tuple(each for each in changes if fields.is_text(each.field)),
     )
 
 
 def _stored(folder: Path) -> dict[str, tuple[NDArray[np.float32], str]]:
+    """Every tensor of a checkpoint by name, as float32, and its storage type."""
     from safetensors import safe_open
 
-    found = {}
+    tensors = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 tensor = file.get_tensor(name)
-                found[name] = (tensor.float().numpy(), str(tensor.dtype).rpartition(".")[2])
-    return found
+                tensors[name] = (tensor.float().numpy(), str(tensor.dtype).rpartition(".")[2])
+    return tensors
 
 
-def _fields(
-    which: Artifacts, known: ControlRecord
-) -> tuple[tuple[FieldChange, ...], tuple[FieldChange, ...]]:
+def _field_changes(
+    which: Artifacts, stored: StoredFormat, tried: ControlRecord
+) -> tuple[FieldChange, ...]:
     """What is not the parent's or, at a conversion, not what the converter writes."""
-    own = control.fields(known.kind, which.folder(which.artifact))
-    quantized = which.parent.kind == "gguf"
-    expected = (
-        control.fields(known.kind, which.folder(which.parent)) if quantized else known.expected
-    )
-    found = fields.changes(expected, own) if expected else ()
-    return (
-        tuple(each for each in found if not fields.is_text(each.field)),
-        tuple(each for each in found if fields.is_text(each.field)),
-    )
+    own = control.fields(stored, which.folder(which.artifact))
+    expected: Mapping[str, str] = tried.expected
+    if which.same_format:
+        expected = control.fields(stored, which.folder(which.parent))
+    return fields.changes(expected, own) if expected else ()
 
 
-def _tensors(which: Artifacts, kind: control.Kind, loaded: Arrays) -> tuple[TensorChange, ...]:
+def _tensor_changes(
+    which: Artifacts, stored: StoredFormat, loaded: Arrays
+) -> tuple[TensorChange, ...]:
     folder = which.folder(which.artifact)
-    if which.parent.kind == "gguf":
-        return gguf.against_gguf(folder, which.folder(which.parent), loaded)
-    parent = reference.arrays(reference.checkpoint(which.folder(which.checkpoint)))
-    compare = gguf.against_checkpoint if kind == "gguf" else mlx.against_checkpoint
-    return compare(folder, loaded, parent)
+    if which.same_format:
+        return stored.against_parent(folder, which.folder(which.parent), loaded)
+    checkpoint = reference.arrays(reference.checkpoint(which.folder(which.checkpoint)))
+    return stored.against_checkpoint(folder, loaded, checkpoint)
 
 
-def _force(model: Any, text: TextJob, out: Path, say: forced.Say) -> Any:
+def _force(model: Any, text: TextJob, out: Path, say: forced.Say) -> ForcedRecord | None:
     def source(ids: Any, first_row: int) -> Any:
         return force_model(model, ids, first_row)
 

@@ -28,12 +28,12 @@ def checkpoint(folder: Path) -> Any:
 
 def arrays(model: Any) -> dict[str, NDArray[np.float32]]:
     """Every distinct tensor of a model by name; a tied head is named once, by the embedding."""
-    found, seen = {}, set()
+    tensors, seen = {}, set()
     for name, tensor in model.state_dict().items():
         if tensor.data_ptr() not in seen:
             seen.add(tensor.data_ptr())
-            found[name] = tensor.detach().float().numpy()
-    return found
+            tensors[name] = tensor.detach().float().numpy()
+    return tensors
 
 
 def logits(model: Any, ids: list[int]) -> Any:

@@ -35,16 +35,16 @@ def analyse(
     """
     made = Comparisons()
     measured = _corrected([_measure(hop, evidence, pinned, vocabulary, made) for hop in hops])
-    found = [
+    problems = [
         finding for each in measured for finding in _findings(each, evidence, pinned, vocabulary)
     ]
-    found += _reference_findings(measured, evidence)
+    problems += _reference_findings(measured, evidence)
     measured = [each.model_copy(update={"summary": summary(each)}) for each in measured]
     return DriftReport(
         hops=tuple(measured),
         blame=blame(measured, evidence, pinned),
         cells=tuple(_cells(measured, evidence, made)),
-        findings=tuple(found),
+        findings=tuple(problems),
     )
 
 
@@ -110,14 +110,14 @@ def _cells(
 ) -> list[CellDrift]:
     parents = {each.hop.child: each.hop for each in hops}
     cost = {each.hop.name: _cost(each) for each in hops}
-    found = []
+    rows = []
     for each in hops:
         path = path_to(each.hop.child, parents)
         cell, reference = evidence.get(each.hop.child), path[0].parent if path else each.hop.child
         text = cell.record.cell.variant if cell else ""
         own = cell.distributions.get(text) if cell else None
         root = evidence[reference].distributions.get(text) if reference in evidence else None
-        found.append(
+        rows.append(
             CellDrift(
                 cell=each.hop.child,
                 reference=reference,
@@ -126,7 +126,7 @@ def _cells(
                 decoding_gap=_decoding_gap(cell) if cell else None,
             )
         )
-    return found
+    return rows
 
 
 def _cost(hop: HopDrift) -> tuple[int, float]:
@@ -137,12 +137,12 @@ def _cost(hop: HopDrift) -> tuple[int, float]:
 
 def _decoding_gap(cell: CellEvidence) -> float | None:
     """Largest gap between decoded and forced log-probabilities on the reference's answers."""
-    found = cell.distributions.get(cell.record.cell.variant)
-    if found is None:
+    kept = cell.distributions.get(cell.record.cell.variant)
+    if kept is None:
         return None
     gaps = []
-    for key, chunk in found.chunks([each.key for each in found.sequences if each.kind == "golden"]):
-        sequence, answer = found.sequence(key), cell.answer(key)
+    for key, chunk in kept.chunks([each.key for each in kept.sequences if each.kind == "golden"]):
+        sequence, answer = kept.sequence(key), cell.answer(key)
         if sequence is None or answer is None:
             continue
         context = (*answer.prompt_ids, *answer.output_ids)

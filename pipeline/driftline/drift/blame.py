@@ -23,11 +23,11 @@ def path_to(cell: str, parents: Mapping[str, Hop]) -> tuple[Hop, ...]:
         cell: id of the cell.
         parents: the hop into each cell; following them up ends at a root.
     """
-    found: list[Hop] = []
+    path: list[Hop] = []
     while cell in parents and parents[cell].kind != "adapter":
-        found.append(parents[cell])
+        path.append(parents[cell])
         cell = parents[cell].parent
-    return tuple(reversed(found))
+    return tuple(reversed(path))
 
 
 def blame(
@@ -44,7 +44,7 @@ def blame(
     hops = [each.hop for each in measured]
     parents = {hop.child: hop for hop in hops}
     causes = {(each.hop.name, item.key): item.cause for each in measured for item in each.items}
-    found = []
+    entries = []
     for hop in hops:
         path = path_to(hop.child, parents)
         if not path or hop.child not in evidence:
@@ -53,8 +53,8 @@ def blame(
         for key, prompt in pinned.items():
             entry = _first_changes(hop.child, cells, key=key, prompt=prompt)
             if entry is not None:
-                found.append(_explained(entry, key, causes))
-    return tuple(found)
+                entries.append(_explained(entry, key, causes))
+    return tuple(entries)
 
 
 def _explained(entry: Blame, key: str, causes: Mapping[tuple[str, str], Cause | None]) -> Blame:
@@ -100,8 +100,8 @@ def _sequence_hop(answered: Sequence[CellEvidence], key: str) -> str | None:
 
 def _verdict_hop(answered: Sequence[CellEvidence], key: str) -> str | None:
     """The first step whose child is correct where its parent is not, or the other way round."""
-    judged = [cell for cell in answered if cell.state(key) not in NO_VERDICT]
-    for before, after in pairwise(judged):
+    with_verdict = [cell for cell in answered if cell.state(key) not in NO_VERDICT]
+    for before, after in pairwise(with_verdict):
         if flip(before.state(key), after.state(key)) != "none":
             return _name(before, after)
     return None

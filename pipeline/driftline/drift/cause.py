@@ -81,8 +81,8 @@ def cause(text: str, parent: CellEvidence, child: CellEvidence, ends: Ends) -> C
     if stopped:
         return Cause(component="text", reason=stopped)
     rows = {
-        name: _row(found, ends, place)
-        for name, found in (
+        name: _row(kept, ends, place)
+        for name, kept in (
             ("parent", parent.distributions.get(text)),
             ("child", child.distributions.get(text)),
             ("parent_weights", _weights(parent, text)),
@@ -92,9 +92,9 @@ def cause(text: str, parent: CellEvidence, child: CellEvidence, ends: Ends) -> C
     return _decide(rows, before[place], after[place])
 
 
-def _is_reference(found: Distributions | None, ends: Ends) -> bool:
+def _is_reference(kept: Distributions | None, ends: Ends) -> bool:
     """Whether the child gives the reference's own answer: what parts is then the parent's doing."""
-    sequence = found.sequence(ends.pinned.key) if found else None
+    sequence = kept.sequence(ends.pinned.key) if kept else None
     if sequence is None:
         return False
     return (*ends.child.prompt_ids, *ends.child.output_ids) == (*sequence.ids, sequence.target)
@@ -176,15 +176,15 @@ def _weights(cell: CellEvidence, text: str) -> Distributions | None:
     return cell.weights.distributions.get(text) if cell.weights else None
 
 
-def _row(found: Distributions | None, ends: Ends, place: int) -> Prefers | None:
+def _row(kept: Distributions | None, ends: Ends, place: int) -> Prefers | None:
     """What a cell prefers after the common part, if the forced text has that very context."""
-    if found is None:
+    if kept is None:
         return None
-    sequence = found.sequence(ends.pinned.key)
+    sequence = kept.sequence(ends.pinned.key)
     if sequence is None or not _same_context(sequence, ends, place):
         return None
     context = len(ends.child.prompt_ids) + place  # a prompt of its own may be of another length
-    row: Any = found.read(sequence.key).rows[context - 1 - sequence.first_row]
+    row: Any = kept.read(sequence.key).rows[context - 1 - sequence.first_row]
     return Prefers(
         top1=int(row["top1"]),
         top2=int(row["top2"]),

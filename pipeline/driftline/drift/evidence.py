@@ -90,6 +90,6 @@ class CellEvidence:
     @property
     def end_ids(self) -> frozenset[int]:
         """Ids that end an answer, as the runtime reported them."""
-        found = self.record.settings.get("end_ids")
-        listed = found if isinstance(found, list) else []
+        ids = self.record.settings.get("end_ids")
+        listed = ids if isinstance(ids, list) else []
         return frozenset(token for token in listed if isinstance(token, int))

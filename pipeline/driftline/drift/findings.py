@@ -7,6 +7,7 @@ module's constants, each above what clean pipelines were measured at and far bel
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from driftline.drift.cause import CUT_OFF, NOT_GREEDY, STOPPED, WENT_ON
@@ -24,8 +25,8 @@ NUMERICS_LIMIT_PLAIN = 1e-5
 """Mean KL in nats of a runtime's arithmetic on float32 weights."""
 NUMERICS_LIMIT_LOW = 5e-3
 """The same on weights stored in fewer bits: llama.cpp then rounds activations to 8 bits."""
-NUMERICS_LIMIT_MLX = 1e-6
-"""The same for MLX on CPU at any number of bits: it multiplies what it stores, in float32."""
+NUMERICS_LIMIT_EXACT = 1e-6
+"""The same at any number of bits on CPU for a runtime that multiplies what it stores in float32."""
 CHANCE = 0.9
 """A perplexity above this share of the vocabulary's size says that nothing is predicted."""
 SIGNIFICANT = 0.05
@@ -86,10 +87,10 @@ def _finding(
 
 def _prompts(hop: HopDrift) -> Iterator[Finding]:
     for cause, (code, what) in _PROMPT_CODES.items():
-        found = [each for each in hop.text.prompts if each.cause == cause]
-        if found:
-            message = f"{what} for {len(found)} of {hop.n_items} prompts: {found[0].detail}"
-            yield _finding(hop, code, "text", message, [each.key for each in found])
+        prompts = [each for each in hop.text.prompts if each.cause == cause]
+        if prompts:
+            message = f"{what} for {len(prompts)} of {hop.n_items} prompts: {prompts[0].detail}"
+            yield _finding(hop, code, "text", message, [each.key for each in prompts])
 
 
 def _fields(hop: HopDrift, parent: CellEvidence, child: CellEvidence) -> Iterator[Finding]:
@@ -126,18 +127,18 @@ def _endings(hop: HopDrift, parent: CellEvidence, child: CellEvidence) -> Iterat
     before, after = (end.record.settings.get("decoding") for end in (parent, child))
     sampled = isinstance(after, str) and not after.startswith("greedy")
     for code, reason in _ENDINGS:
-        found = [
+        items = [
             item
             for item in hop.items
             if item.cause is not None and item.cause.reason.startswith(reason)
         ]
         message = ""
-        if found and found[0].cause is not None:
-            message = f"{len(found)} of {hop.n_items} answers: {found[0].cause.reason}"
+        if items and items[0].cause is not None:
+            message = f"{len(items)} of {hop.n_items} answers: {items[0].cause.reason}"
         if code == "not-greedy" and sampled:
             message = "" if after == before else f"{child.id} decodes otherwise: {after}"
         if message:
-            yield _finding(hop, code, "text", message, [item.key for item in found])
+            yield _finding(hop, code, "text", message, [item.key for item in items])
 
 
 def _refused(
@@ -223,8 +224,10 @@ def _labels(hop: HopDrift, child: CellEvidence) -> Iterator[Finding]:
         return
     counted = {kind: n for kind, n in census.elements.items() if kind not in PLAIN}
     total = sum(counted.values())
-    share = sum(n for kind, n in counted.items() if _bits(kind) == wanted) / total if total else 0.0
-    lower = sorted(kind for kind in counted if _bits(kind) < wanted)
+    share = (
+        sum(n for kind, n in counted.items() if bits_of(kind) == wanted) / total if total else 0.0
+    )
+    lower = sorted(kind for kind in counted if bits_of(kind) < wanted)
     if lower or share < 0.5:
         types = ", ".join(f"{kind} {n}" for kind, n in sorted(census.types.items()))
         message = (
@@ -243,11 +246,13 @@ def _promised(label: str) -> int | None:
     return int(head[0]) if head[1] and head[0].isdigit() else None
 
 
-def _bits(kind: str) -> int:
-    """Bits of a storage type by its name: Q4_K, IQ4_XS, affine-4bit-g64."""
-    text = kind.lower().removeprefix("affine-")
-    text = text.partition("q")[2] if "q" in text else text
-    return int(text[0]) if text[:1].isdigit() else 32
+def bits_of(kind: str) -> int:
+    """Bits of a storage type, the first number in its name: Q4_K, BF16, F8_E4M3, affine-4bit-g64.
+
+    A name without a number counts as 32, so that it neither keeps a label's promise nor breaks it.
+    """
+    number = re.search(r"\d+", kind)
+    return int(number[0]) if number else 32
 
 
 def _numerics(hop: HopDrift, child: CellEvidence) -> Iterator[Finding]:
@@ -257,17 +262,18 @@ def _numerics(hop: HopDrift, child: CellEvidence) -> Iterator[Finding]:
     plain = child.census is None or set(child.census.types) <= {"F32", "float32"}
     limit = NUMERICS_LIMIT_PLAIN if plain else NUMERICS_LIMIT_LOW
     settings = child.record.settings
-    if child.record.cell.runtime == "mlx" and "cpu" in str(settings.get("device", "cpu")):
-        limit = NUMERICS_LIMIT_MLX
-    found = split.numerics.kl_mean.value
-    if found > limit:
-        message = f"arithmetic alone costs {found:.2g} nats a token, {limit:g} is usual at most"
+    exact = child.record.capabilities.exact_products
+    if exact and "cpu" in str(settings.get("device", "cpu")):
+        limit = NUMERICS_LIMIT_EXACT
+    nats = split.numerics.kl_mean.value
+    if nats > limit:
+        message = f"arithmetic alone costs {nats:.2g} nats a token, {limit:g} is usual at most"
         yield _finding(hop, "numerics-high", "numerics", message)
 
 
 def _results(hop: HopDrift, child: CellEvidence, vocabulary_size: int) -> Iterator[Finding]:
-    ran = child.failure is None
-    if ran and child.record.not_forced:
+    owed = child.failure is None and child.record.capabilities.distributions
+    if owed and child.record.not_forced:
         message = f"{child.id} gave no log-probabilities: {child.record.not_forced}"
         yield _finding(hop, "missing-log-probs", None, message)
     if hop.split is not None and vocabulary_size:

@@ -112,7 +112,7 @@ def hop_drift(
         return not_compared(
             hop, "; ".join(("no prompt that both cells completed and repeated", *left_out))
         )
-    found, not_split = split(text, parent, child, made or Comparisons())
+    parts, not_split = split(text, parent, child, made or Comparisons())
     return HopDrift(
         hop=hop,
         compared=True,
@@ -125,7 +125,7 @@ def hop_drift(
         items=items,
         scores=_scores(items, parent, child),
         text=text_drift(parent, child, pinned, vocabulary),
-        split=found,
+        split=parts,
         not_split=not_split,
     )
 
@@ -167,18 +167,18 @@ def not_compared(hop: Hop, reason: str) -> HopDrift:
 
 def median_divergence(hop: HopDrift) -> float | None:
     """Median index of the first divergent token over the answers that part; None if none does."""
-    found = [item.first_divergent for item in hop.items if item.first_divergent is not None]
-    return float(statistics.median(found)) if found else None
+    places = [item.first_divergent for item in hop.items if item.first_divergent is not None]
+    return float(statistics.median(places)) if places else None
 
 
 def _items(
     text: str, parent: CellEvidence, child: CellEvidence, pinned: Mapping[str, PinnedPrompt]
 ) -> list[ItemDrift]:
-    found = []
+    items = []
     for key, prompt in pinned.items():
         before, after = parent.answer(key), child.answer(key)
         if before is not None and after is not None:
-            found.append(
+            items.append(
                 item_drift(
                     before,
                     after,
@@ -188,7 +188,7 @@ def _items(
                     cause=cause_of(text, parent, child, Ends(before, after, prompt)),
                 )
             )
-    return found
+    return items
 
 
 def _check_pinned(*cells: CellEvidence, pinned: Mapping[str, PinnedPrompt]) -> None:

@@ -137,14 +137,14 @@ def compare(parent: Distributions, child: Distributions, keys: Sequence[str]) ->
     """
     mine = {sequence.key: sequence for sequence in parent.sequences}
     theirs = {sequence.key: sequence for sequence in child.sequences}
-    found = []
+    samples = []
     for (key, before), (_, after) in zip(parent.chunks(keys), child.chunks(keys), strict=True):
         if before.logits.shape != after.logits.shape or mine[key].ids != theirs[key].ids:
             raise ValueError(f"{key}: {parent.folder} and {child.folder} hold different texts")
-        found.append(_sample(mine[key], before, after))
+        samples.append(_sample(mine[key], before, after))
     return RowSample(
         **{
-            column.name: np.concatenate([getattr(each, column.name) for each in found])
+            column.name: np.concatenate([getattr(each, column.name) for each in samples])
             for column in fields(RowSample)
         }
     )
@@ -174,8 +174,8 @@ def _part(chunk: Chunk, rows: slice) -> Chunk:
 def _target_log_p(chunk: Chunk, targets: Ints) -> Floats:
     known = chunk.target_log_prob
     known = np.where(np.isnan(known), -np.inf, known)
-    found: Floats = np.where(targets < 0, np.nan, known)
-    return found
+    log_p: Floats = np.where(targets < 0, np.nan, known)
+    return log_p
 
 
 def per_sequence(sample: RowSample) -> tuple[SequenceDrift, ...]:
@@ -230,12 +230,12 @@ class _Targets:
 
 
 def _targets(sample: RowSample) -> _Targets:
-    judged = ~np.isnan(sample.parent_log_p)
-    if not judged.any():
+    has_target = ~np.isnan(sample.parent_log_p)
+    if not has_target.any():
         return _Targets()
-    counts = np.add.reduceat(judged, np.cumsum(sample.lengths) - sample.lengths, dtype=np.int64)
-    parent = np.maximum(sample.parent_log_p[judged], LEAST_LOG_P)
-    child = np.maximum(sample.child_log_p[judged], LEAST_LOG_P)
+    counts = np.add.reduceat(has_target, np.cumsum(sample.lengths) - sample.lengths, dtype=np.int64)
+    parent = np.maximum(sample.parent_log_p[has_target], LEAST_LOG_P)
+    child = np.maximum(sample.child_log_p[has_target], LEAST_LOG_P)
     delta = np.exp(child) - np.exp(parent)
     lost_parent, lost_child, ratio, mean, square = _means(
         np.stack((-parent, -child, parent - child, delta, delta**2)), counts[counts > 0]
@@ -279,7 +279,7 @@ def _bootstrap(sums: Floats, lengths: Ints) -> tuple[Floats, Floats]:
     """The same of sums over sequences [figures, sequences]."""
     from scipy import stats
 
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         (sums, lengths[np.newaxis, :].astype(np.float64)),
         _ratio,
         n_resamples=RESAMPLES,
@@ -291,12 +291,12 @@ def _bootstrap(sums: Floats, lengths: Ints) -> tuple[Floats, Floats]:
         method="percentile",
         rng=np.random.default_rng(SEED),
     ).confidence_interval
-    return found.low, found.high
+    return interval.low, interval.high
 
 
 def _ratio(sums: Floats, counts: Floats, axis: int) -> Floats:
-    found: Floats = sums.sum(axis=axis) / counts.sum(axis=axis)
-    return found
+    ratio: Floats = sums.sum(axis=axis) / counts.sum(axis=axis)
+    return ratio
 
 
 def _exponential(mean: Estimate) -> Estimate:

@@ -70,9 +70,9 @@ def _prompts(
         before, after = parent.answer(key), child.answer(key)
         if before is None or after is None or before.prompt_ids != prompt.ids:
             continue
-        found = prompt_difference(prompt, after, vocabulary)
-        if found is not None:
-            yield found
+        difference = prompt_difference(prompt, after, vocabulary)
+        if difference is not None:
+            yield difference
 
 
 def _stops(parent: CellEvidence, child: CellEvidence) -> Iterator[StopDifference]:

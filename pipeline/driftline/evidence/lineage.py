@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
-
-from pydantic import ValidationError
 
 from driftline.drift.evidence import CellEvidence
 from driftline.errors import RefusedError
@@ -22,7 +19,14 @@ from driftline.schema.imports import ImportRecord
 from driftline.schema.items import GoldenPrompt
 from driftline.schema.lineage import HopEvidence, ItemDigest, ItemEvidence, LineageIndex
 from driftline.schema.statistics import DistributionDrift, Estimate, SequenceDrift
-from driftline.schema.values import Sealed, V, canonical, canonical_json, seal_of_data
+from driftline.schema.values import (
+    NotARecordError,
+    Sealed,
+    V,
+    canonical,
+    canonical_json,
+    parse_sealed,
+)
 from driftline.store.digest import differences, sha256_text
 
 INDEX = "index.json"
@@ -207,16 +211,12 @@ def _place(record: Known) -> str:
 def _parsed(kind: type[S], data: bytes) -> tuple[S | None, str]:
     """A record as far as it can be read, and what is wrong with it."""
     try:
-        found = kind.model_validate_json(data)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        return None, f"not a record of this version ({where}: {problem['msg']})"
-    # Of what the file says: a record written before a field was added is as good as it was.
-    seal = seal_of_data(json.loads(data))
-    if found.seal != seal:
-        return found, f"its seal is {found.seal[:12]}…, its content has {seal[:12]}…"
-    return found, ""
+        record, seal = parse_sealed(kind, data)
+    except NotARecordError as error:
+        return None, str(error)
+    if record.seal != seal:
+        return record, f"its seal is {record.seal[:12]}…, its content has {seal[:12]}…"
+    return record, ""
 
 
 def _lines(kind: type[V], tree: Tree, path: str) -> Iterator[V]:

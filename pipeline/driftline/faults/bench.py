@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from driftline.counterfactual.control import small_checkpoint
 from driftline.faults.catalogue import Fault
-from driftline.faults.chain import Chain, Recipe
+from driftline.faults.chain import Chain, Run
+from driftline.faults.recipe import Recipe
 from driftline.golden import evalset
 from driftline.project.sections.mlx import MlxRecipe
-from driftline.schema.hops import Blame, Component, DriftReport
+from driftline.schema.hops import Blame, Component
 from driftline.schema.items import GoldenPrompt
 from driftline.schema.messages import Message
 
@@ -52,8 +53,8 @@ class Clean:
 
 def items(names: Sequence[str], each: int) -> tuple[GoldenPrompt, ...]:
     """The first golden prompts of some evalsets, and one chat of two turns."""
-    found = evalset.load([evalset.path_of(name) for name in names])
-    chosen = [item for name in names for item in [i for i in found if i.evalset == name][:each]]
+    loaded = evalset.load([evalset.path_of(name) for name in names])
+    chosen = [item for name in names for item in [i for i in loaded if i.evalset == name][:each]]
     turns = ("How many invoices from Oslo since 2021?", "SELECT 1;", "And from Paris since 2019?")
     roles = ("user", "assistant", "user")
     chat = GoldenPrompt(
@@ -112,14 +113,14 @@ class Bench:
         return _verdict(fault, chain.run(fault.tampering, f"fault {fault.name}"), chain)
 
 
-def _verdict(fault: Fault, report: DriftReport, chain: Chain) -> Verdict:
-    hop = next(each.name for each in chain.recipe.hops if each.child == fault.tampering.at)
+def _verdict(fault: Fault, run: Run, chain: Chain) -> Verdict:
+    hop, report = chain.hops[fault.tampering.at].name, run.report
     blamed = dict.fromkeys(
         (finding.where, finding.component)
         for finding in report.findings
         if finding.component is not None
     )
-    before = {(each.cell, each.item): each.sequence_hop for each in chain.clean.blame}
+    before = {(each.cell, each.item): each.sequence_hop for each in chain.healthy.report.blame}
     fresh = [
         each
         for each in report.blame
@@ -150,7 +151,7 @@ def clean(name: str, models: Path, work: Path) -> Clean:
     chain = Chain(_clean_recipe(name, models, work), work / "chain")
     blamed = [
         finding.code
-        for finding in chain.clean.findings
+        for finding in chain.healthy.report.findings
         if finding.component is not None or finding.code == "split-withheld"
     ]
     return Clean(name, tuple(blamed))
@@ -226,7 +227,7 @@ def table(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], int]:
 
     A fault blamed on another hop, or on several, counts as `elsewhere`.
     """
-    found: dict[tuple[str, str], int] = {}
+    counts: dict[tuple[str, str], int] = {}
     for verdict in verdicts:
         expected = verdict.expected[1] or "withheld"
         hops = {hop for hop, _ in verdict.blamed}
@@ -237,5 +238,5 @@ def table(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], int]:
             got = kinds[0]
         else:
             got = "elsewhere"
-        found[expected, got] = found.get((expected, got), 0) + 1
-    return found
+        counts[expected, got] = counts.get((expected, got), 0) + 1
+    return counts

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from driftline.conversions import merge
-from driftline.counterfactual import gguf, mlx
-from driftline.faults import edits, runtimes
+from driftline.faults import edits, formats, runtimes
 from driftline.faults.chain import Tampering
 from driftline.schema.hops import Component
 
@@ -61,27 +60,19 @@ def _tensor(name: str, change: edits.Change) -> Callable[..., None]:
 
 def _swapped(pieces: list[str]) -> list[str]:
     """Two pieces that prompts use change places."""
-    found = list(pieces)
-    one, other = (found.index(piece) for piece in ("▁since", "▁from"))
-    found[one], found[other] = found[other], found[one]
-    return found
+    listed = list(pieces)
+    one, other = (listed.index(piece) for piece in ("▁since", "▁from"))
+    listed[one], listed[other] = listed[other], listed[one]
+    return listed
 
 
 def _worst_scores(scores: list[float]) -> list[float]:
     """The 40 most wanted merges become the least wanted ones."""
-    found = list(scores)
-    ordinary = [place for place, score in enumerate(found) if score < 0]
-    for place in sorted(ordinary, key=lambda each: -found[each])[:40]:
-        found[place] = -10_000.0
-    return found
-
-
-def _wrong_heads(values: NDArray[Any]) -> NDArray[Any]:
-    """Rows as a converter would order them for half as many heads."""
-    heads = 2
-    shape = (heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
-    found: NDArray[Any] = values.reshape(shape).swapaxes(1, 2).reshape(values.shape)
-    return found
+    listed = list(scores)
+    ordinary = [place for place, score in enumerate(listed) if score < 0]
+    for place in sorted(ordinary, key=lambda each: -listed[each])[:40]:
+        listed[place] = -10_000.0
+    return listed
 
 
 def _shift_scales(folder: Path) -> None:
@@ -124,8 +115,8 @@ def _untied(folder: Path) -> None:
     rng = np.random.default_rng(3)
 
     def other(values: NDArray[Any]) -> NDArray[Any]:
-        found: NDArray[Any] = values + 0.2 * values.std() * rng.standard_normal(values.shape)
-        return found
+        noisy: NDArray[Any] = values + 0.2 * values.std() * rng.standard_normal(values.shape)
+        return noisy
 
     edits.gguf_add(folder, "output.weight", "token_embd.weight", other)
 
@@ -158,35 +149,6 @@ def _wrong_base(base: Any, merged: Any) -> Any:
 
 def _generation_config(folder: Path) -> None:
     edits.json_file(folder / "generation_config.json", repetition_penalty=1.3)
-
-
-def _renaming(load: Callable[[Path], Any]) -> Callable[[Path], Any]:
-    """A loader that half knows the architecture: query rows come back in another order."""
-
-    def broken(folder: Path) -> Any:
-        import torch
-
-        model = load(folder)
-        with torch.no_grad():
-            for layer in model.model.layers:
-                weight = layer.self_attn.q_proj.weight
-                weight.copy_(torch.from_numpy(_wrong_heads(weight.numpy().copy())))
-        return model
-
-    return broken
-
-
-def _rope_lost(load: Callable[[Path], Any]) -> Callable[[Path], Any]:
-    """A loader that leaves a setting at its default: the norm's epsilon."""
-
-    def broken(folder: Path) -> Any:
-        model = load(folder)
-        for module in model.modules():
-            if hasattr(module, "variance_epsilon"):
-                module.variance_epsilon = 1e-3
-        return model
-
-    return broken
 
 
 HEADS: dict[str, Any] = {
@@ -223,7 +185,7 @@ FAULTS: tuple[Fault, ...] = (
     # tensors of a GGUF
     _file("tensor zeroed", "weights", F32, _tensor("ffn_up", np.zeros_like)),
     _file("tensor transposed", "weights", F32, _tensor("attn_output", np.transpose)),
-    _file("heads permuted", "weights", F32, _tensor("attn_q", _wrong_heads)),
+    _file("heads permuted", "weights", F32, _tensor("attn_q", edits.wrong_heads)),
     _file("tensor 1 % larger", "weights", F32, _tensor("ffn_down", lambda t: t * 1.01)),
     _file("head not tied", "weights", F32, _untied),
     _file(
@@ -258,8 +220,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("4-bit keys", "numerics", Tampering(F32, runtime=runtimes.CoarseCache)),
     Fault("MLX in half precision", "numerics", Tampering(MLX, runtime=runtimes.HalfPrecision)),
     # loaders of counterfactuals that must not be trusted
-    Fault("loader permutes", None, Tampering(F32, load={"gguf": _renaming(gguf.load)})),
-    Fault("loader forgets a setting", None, Tampering(F32, load={"gguf": _rope_lost(gguf.load)})),
-    Fault("MLX loader permutes", None, Tampering(MLX, load={"mlx": _renaming(mlx.load)})),
+    Fault("loader permutes", None, Tampering(F32, stored=formats.PermutingGguf())),
+    Fault("loader forgets a setting", None, Tampering(F32, stored=formats.ForgetfulGguf())),
+    Fault("MLX loader permutes", None, Tampering(MLX, stored=formats.PermutingMlx())),
 )
 """Every fault of the bench."""

@@ -1,7 +1,8 @@
 """A small real pipeline in one process: conversions, runtimes, grading and drift, as in a project.
 
-Everything is the project's own code but for the child processes: a cell is `worker.run` in this
-process, so that thirty pipelines take minutes.
+Cells, hops and texts are those of the recipe's own project, everything is the project's own code
+but for the child processes: a cell is `worker.run` in this process, so that thirty pipelines take
+minutes.
 """
 
 from __future__ import annotations
@@ -14,71 +15,35 @@ from pathlib import Path
 from typing import Any
 
 from driftline.conversions import gguf, merge, mlx
-from driftline.counterfactual import control, reference
-from driftline.counterfactual import record as weighing
+from driftline.counterfactual import base, control, record, reference
+from driftline.counterfactual.base import StoredFormat
 from driftline.drift.analysis import analyse
 from driftline.drift.evidence import CellEvidence, StoredWeights
+from driftline.faults.recipe import Recipe
 from driftline.golden import prompts as pinning
 from driftline.golden.grade import grade
-from driftline.project import routes
-from driftline.project.sections.mlx import MlxRecipe
+from driftline.project import graph, plan, routes
+from driftline.project.routes import ROOT_CELL
 from driftline.runtimes import collect, registry, worker
 from driftline.runtimes.base import DecodeSettings, Job, Runtime, TextJob
 from driftline.schema.answers import PinnedPrompt
 from driftline.schema.artifacts import ArtifactRecord, Census
 from driftline.schema.cells import CellRecord, CellSpec, NoiseFloor, Outcome
 from driftline.schema.forced import ForcedRecord, ForcedSequence
-from driftline.schema.hops import DriftReport, Hop
-from driftline.schema.items import GoldenPrompt
+from driftline.schema.hops import DriftReport
 from driftline.schema.values import dump_lines, load_lines
 from driftline.schema.weights import ControlRecord
 from driftline.store.distributions import IDS, SEQUENCES, Distributions
 from driftline.store.safetensors_header import census
 
-CONTEXT = 256
 TEXT = "text"
-FOUR_BITS = MlxRecipe(bits=4, group_size=64)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One pipeline: what it starts from and what it makes.
-
-    `adapter` None starts the chain at the source. `stop` are stop strings of every cell.
-    """
-
-    source: Path
-    items: tuple[GoldenPrompt, ...]
-    adapter: Path | None = None
-    merge_dtype: str = "float32"
-    outtype: str = "f32"
-    quantization: str = "q8_0"
-    mlx: MlxRecipe = FOUR_BITS
-    mlx_name: str = "4bit"
-    stop: tuple[str, ...] = ()
-    max_new_tokens: int = 48
-
-    @property
-    def variant(self) -> str:
-        """Name of the converted checkpoint's variant."""
-        return "tuned" if self.adapter else "base"
-
-    @property
-    def hops(self) -> tuple[Hop, ...]:
-        """The edges between its cells, as `driftline.project.graph` has them."""
-        root, own = "transformers/base/checkpoint", f"transformers/{self.variant}/checkpoint"
-        full = f"llamacpp/{self.variant}/{self.outtype}"
-        attached = f"transformers/{self.variant}/attached"
-        tuned = [
-            Hop(parent=root, child=attached, kind="adapter"),
-            Hop(parent=attached, child=own, kind="merge"),
-        ]
-        return (
-            *(tuned if self.adapter else []),
-            Hop(parent=own, child=full, kind="convert"),
-            Hop(parent=full, child=f"llamacpp/{self.variant}/{self.quantization}", kind="quantize"),
-            Hop(parent=own, child=f"mlx/{self.variant}/{self.mlx_name}", kind="convert"),
-        )
+CHECKPOINT = "checkpoint"
+CENSUS: Mapping[str, Callable[[Path], Census]] = {
+    CHECKPOINT: census,
+    "gguf": gguf.census,
+    "mlx": mlx.census,
+}
+"""What reads back an artifact's weights, by its format."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +52,7 @@ class Tampering:
 
     `artifact` changes the files of the artifact of cell `at` (given its folder);
     `runtime`, `decode` and `limit` replace the class, settings and token limit of that cell;
-    `load` replaces the loader of counterfactuals, by kind.
+    `stored` replaces the format that loads its counterfactual.
     """
 
     at: str
@@ -95,15 +60,20 @@ class Tampering:
     runtime: type[Runtime] | None = None
     decode: Mapping[str, Any] = field(default_factory=dict)
     limit: int | None = None
-    load: Mapping[str, control.Loader] = field(default_factory=dict)
+    stored: StoredFormat | None = None
 
 
-@dataclass
-class _Made:
-    """What one run of a chain has so far."""
+HEALTHY = Tampering(at="")
+"""Nothing is done to any cell."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a chain: its artifacts below `root`, what each cell left, and the drift of it."""
 
     root: Path
-    evidence: dict[str, CellEvidence] = field(default_factory=dict)
+    evidence: Mapping[str, CellEvidence]
+    report: DriftReport
 
 
 class Chain:
@@ -112,245 +82,237 @@ class Chain:
     def __init__(self, recipe: Recipe, work: Path) -> None:
         """Run the healthy pipeline in the existing, empty folder `work`."""
         reference.prepare(1)
-        self.recipe, self._work = recipe, work
+        self._recipe, self._work, self._params = recipe, work, recipe.params
+        self._planned = {cell.spec.id: cell for cell in plan.planned(self._params)}
+        self._specs = {name: cell.spec for name, cell in self._planned.items()}
+        self.hops = {hop.child: hop for hop in graph.hops(self._params)}
         tokenizer = pinning.tokenizer_of(recipe.source)
+        limit = self._params.decode.max_new_tokens
+        prompts = pinning.pin(recipe.items, tokenizer, limit=limit)
         self.vocabulary = pinning.vocabulary(tokenizer)
-        pinned = pinning.pin(recipe.items, tokenizer, limit=recipe.max_new_tokens)
-        self.pinned: dict[str, PinnedPrompt] = {prompt.key: prompt for prompt in pinned}
+        self.pinned: dict[str, PinnedPrompt] = {prompt.key: prompt for prompt in prompts}
         self._items = {item.key: item for item in recipe.items}
-        self._controls: dict[str, ControlRecord] = {}
-        self._healthy = _Made(work / "healthy")
-        self.clean = self._run(self._healthy, None)
+        self._controls: dict[type[StoredFormat], ControlRecord] = {}
+        self._home = work / "healthy"
+        self.healthy = self._run(self._home, HEALTHY)
 
-    def run(self, tampering: Tampering, name: str) -> DriftReport:
-        """Drift of the pipeline with something tampered with; what lies before is reused."""
-        return self._run(_Made(self._work / name), tampering)
+    def run(self, tampering: Tampering, name: str) -> Run:
+        """The pipeline with something tampered with; what lies before is reused."""
+        return self._run(self._work / name, tampering)
 
-    @property
-    def folder(self) -> Path:
-        """Where the healthy run's artifacts lie, each under its name."""
-        return self._healthy.root
-
-    def evidence(self, cell: str) -> CellEvidence:
-        """What one cell of the healthy run left behind."""
-        return self._healthy.evidence[cell]
-
-    def _run(self, made: _Made, tampering: Tampering | None) -> DriftReport:
-        cells = ["transformers/base/checkpoint", *(hop.child for hop in self.recipe.hops)]
-        parents = {hop.child: hop.parent for hop in self.recipe.hops}
+    def _run(self, root: Path, tampering: Tampering) -> Run:
+        evidence: dict[str, CellEvidence] = {}
         touched: set[str] = set()
-        for cell in cells:
-            if tampering is None or cell == tampering.at or parents.get(cell) in touched:
-                touched.add(cell)
-                own = tampering if tampering and cell == tampering.at else None
-                self._artifact(made, cell, own)
-                made.evidence[cell] = self._cell(made, cell, own)
+        for spec in self._specs.values():
+            hop = self.hops.get(spec.id)
+            follows = hop is not None and hop.parent in touched
+            if tampering is HEALTHY or spec.id == tampering.at or follows:
+                touched.add(spec.id)
+                own = tampering if spec.id == tampering.at else HEALTHY
+                self._artifact(root, spec, own)
+                evidence[spec.id] = self._cell(root, spec, own)
             else:
-                made.evidence[cell] = self._healthy.evidence[cell]
-                self._link(made, cell)
-        return analyse(self.recipe.hops, made.evidence, self.pinned, self.vocabulary)
+                self._link(root, spec)
+                evidence[spec.id] = self.healthy.evidence[spec.id]
+        hops = tuple(self.hops.values())
+        return Run(root, evidence, analyse(hops, evidence, self.pinned, self.vocabulary))
 
-    def _name(self, cell: str) -> str:
-        """Name of a cell's artifact."""
-        runtime, variant, form = cell.split("/")
-        if runtime == "transformers":
-            return f"checkpoints/{'base' if form == 'attached' else variant}"
-        return f"{'gguf' if runtime == 'llamacpp' else 'mlx'}/{variant}/{form}"
+    # ----------------------------------------------------------------------------- artifacts
 
-    def _link(self, made: _Made, cell: str) -> None:
-        path = made.root / self._name(cell)
+    def _link(self, root: Path, spec: CellSpec) -> None:
+        path = root / spec.artifact_name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            path.symlink_to(self._healthy.root / self._name(cell))
+            path.symlink_to(self._home / spec.artifact_name)
 
-    def _artifact(self, made: _Made, cell: str, tampering: Tampering | None) -> None:
+    def _artifact(self, root: Path, spec: CellSpec, tampering: Tampering) -> None:
         """Make a cell's artifact, and change it if that is asked for."""
-        folder = made.root / self._name(cell)
-        if cell.endswith("/attached"):
+        if spec.adapter is not None:  # it runs its parent's
             return
+        folder = root / spec.artifact_name
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if tampering is not None:  # its parents are the healthy ones: so was this artifact
-            shutil.copytree(self._healthy.root / self._name(cell), folder)
-            if tampering.artifact is not None:
-                tampering.artifact(folder)
+        if tampering is HEALTHY:
+            self._convert(root, spec, folder)
             return
-        checkpoint = made.root / "checkpoints" / self.recipe.variant
-        full = made.root / "gguf" / self.recipe.variant / self.recipe.outtype
-        kind, form = self._name(cell).split("/")[0], cell.rpartition("/")[2]
-        if cell == "transformers/base/checkpoint":
-            shutil.copytree(self.recipe.source, folder)
-        elif kind == "checkpoints":
-            folder.mkdir()
-            base = made.root / "checkpoints" / "base"
-            if self.recipe.adapter is not None:
-                merge.merge(base, self.recipe.adapter, folder, dtype=self.recipe.merge_dtype)
-        elif kind == "mlx":
-            mlx.convert(checkpoint, folder, self.recipe.mlx)
-        else:
-            folder.mkdir()
-            if form == self.recipe.outtype:
-                gguf.convert(checkpoint, folder, outtype=form, name="chain")
-            else:
-                gguf.quantize(full, folder, quantization=form, threads=1)
+        # its parents are the healthy ones: so was this artifact
+        shutil.copytree(self._home / spec.artifact_name, folder)
+        if tampering.artifact is not None:
+            tampering.artifact(folder)
 
-    def _cell(self, made: _Made, cell: str, tampering: Tampering | None) -> CellEvidence:
+    def _convert(self, root: Path, spec: CellSpec, folder: Path) -> None:
+        if spec.id == ROOT_CELL:
+            shutil.copytree(self._recipe.source, folder)
+            return
+        step, parent = self.hops[spec.id].kind, root / self._parent(spec).artifact_name
+        if step == "convert" and self._format_of(spec) == "mlx":
+            mlx.convert(parent, folder, self._params.mlx.recipes[spec.form])
+            return
+        folder.mkdir()
+        if step == "convert":
+            gguf.convert(parent, folder, outtype=spec.form, name="chain")
+        elif step == "quantize":
+            gguf.quantize(parent, folder, quantization=spec.form, threads=1)
+        elif self._recipe.adapter is not None:
+            merge.merge(parent, self._recipe.adapter, folder, dtype=self._params.merge.dtype)
+
+    def _format_of(self, spec: CellSpec) -> str:
+        return self._planned[spec.id].route.format
+
+    def _parent(self, spec: CellSpec) -> CellSpec:
+        return self._specs[self.hops[spec.id].parent]
+
+    def _checkpoint(self, spec: CellSpec) -> CellSpec:
+        """The nearest cell above that runs a checkpoint, the cell itself included."""
+        return spec if self._format_of(spec) == CHECKPOINT else self._checkpoint(self._parent(spec))
+
+    # --------------------------------------------------------------------------------- cells
+
+    def _cell(self, root: Path, spec: CellSpec, tampering: Tampering) -> CellEvidence:
         """Score one cell in this process."""
-        runtime, variant, form = cell.split("/")
-        spec = CellSpec(
-            id=cell, runtime=runtime, variant=variant, form=form, artifact=self._name(cell)
-        )
-        home = made.root / "cells" / cell
+        home = root / "cells" / spec.id
         home.mkdir(parents=True)
-        limit = tampering.limit if tampering else None
-        asked = [
-            prompt.model_copy(update={"max_new_tokens": limit or prompt.max_new_tokens})
-            for prompt in self.pinned.values()
-        ]
-        dump_lines(asked, home / "prompts.jsonl")
-        changes = tampering.decode if tampering else {}
-        settings = {"context_length": CONTEXT, "stop": self.recipe.stop, "threads": 1, **changes}
-        attached = self.recipe.adapter if form == "attached" else None
-        job = Job(
-            runtime=runtime,
-            target=routes.targets()[runtime],
-            artifact=made.root / self._name(cell),
-            adapter=attached,
-            prompts=home / "prompts.jsonl",
-            turn=1,
-            journal=home / "journal.jsonl",
-            decode=DecodeSettings.model_validate(settings),
-            texts=self._texts(cell),
-        )
-        kind = (tampering.runtime if tampering else None) or registry.resolve(job.target)
+        job = self._job(root, spec, home, tampering)
+        runtime = tampering.runtime or registry.resolve(job.target)
         events = home / "events.jsonl"
         said = os.open(events, os.O_WRONLY | os.O_CREAT)
         try:
-            loaded = kind(job)
-            worker.run(job, loaded, said)
+            worker.run(job, runtime(job), said)
         finally:
             os.close(said)
         *_, done = load_lines(worker.Event, events)
-        return self._evidence(made, spec, job, done, tampering)
+        self._publish_text(job)
+        return self._evidence(root, spec, job, done, tampering)
 
-    def _texts(self, cell: str) -> tuple[TextJob, ...]:
-        """The text of the chain's reference; the source of a tuned chain makes one of its own."""
-        names = {"base"} if cell == "transformers/base/checkpoint" else {self.recipe.variant}
-        if cell.endswith("/attached"):
-            names = {"base", self.recipe.variant}
-        sources = tuple(dict.fromkeys(item.evalset for item in self.recipe.items))
+    def _job(self, root: Path, spec: CellSpec, home: Path, tampering: Tampering) -> Job:
+        asked = [
+            prompt.model_copy(update={"max_new_tokens": tampering.limit or prompt.max_new_tokens})
+            for prompt in self.pinned.values()
+        ]
+        dump_lines(asked, home / "prompts.jsonl")
+        decode = self._params.decode.model_dump(include={"context_length", "stop"})
+        threads = self._params.limits.threads
+        return Job(
+            runtime=spec.runtime,
+            target=self._planned[spec.id].route.target,
+            artifact=root / spec.artifact_name,
+            adapter=self._recipe.adapter if spec.adapter else None,
+            prompts=home / "prompts.jsonl",
+            turn=1,
+            journal=home / "journal.jsonl",
+            decode=DecodeSettings.model_validate(
+                {**decode, "threads": threads, **tampering.decode}
+            ),
+            texts=self._texts(spec),
+        )
+
+    def _texts(self, spec: CellSpec) -> tuple[TextJob, ...]:
+        own = spec.id == plan.reference(self._params, spec.variant)
         return tuple(
             TextJob(
                 name=name,
-                folder=None if self._makes(cell, name) else self._text(name),
-                sources=sources,
-                top_k=100_000,
+                folder=None if own and name == spec.variant else self._text(name),
+                sources=plan.sources(self._params, spec),
+                top_k=self._params.distributions.top_k,
             )
-            for name in sorted(names)
+            for name in plan.texts(self._planned[spec.id])
         )
 
-    def _makes(self, cell: str, text: str) -> bool:
-        own = "transformers/base/checkpoint" if text == "base" else f"transformers/{text}/attached"
-        return cell == own
-
     def _text(self, name: str) -> Path:
-        return self._healthy.root / TEXT / name
+        return self._home / TEXT / name
 
-    def _evidence(
-        self,
-        made: _Made,
-        spec: CellSpec,
-        job: Job,
-        done: worker.Event,
-        tampering: Tampering | None,
-    ) -> CellEvidence:
+    def _publish_text(self, job: Job) -> None:
+        """Keep the text that a reference made, for the cells after it."""
         for text in job.texts:
             if text.folder is None:
                 folder = self._text(text.name)
                 folder.mkdir(parents=True)
                 for name in (SEQUENCES, IDS):
                     shutil.copyfile(job.distributions / text.name / name, folder / name)
-        kept, problem = collect.collected(job.texts, [job.distributions], [done.not_forced])
+
+    # ------------------------------------------------------------------------------ evidence
+
+    def _evidence(
+        self, root: Path, spec: CellSpec, job: Job, done: worker.Event, tampering: Tampering
+    ) -> CellEvidence:
+        forced, problem = collect.collected(job.texts, [job.distributions], [done.not_forced])
         entries = worker.read_journal(job.journal)
         answers = {entry.key: entry.completion for entry in entries if entry.completion}
-        record = CellRecord(
-            cell=spec,
-            outcome=Outcome(state="ok"),
-            artifact_identity=spec.artifact,
-            adapter_identity=None,
-            prompts_sha256="",
-            completions_sha256=None,
-            floor=NoiseFloor(items=len(answers), different=(), max_logprob_difference=0.0),
-            forced=kept,
-            not_forced=problem,
-            build=done.build or {},
-            settings=done.settings or {},
-        )
-        distributions = self._distributions(job.distributions, kept)
-        scores = {
-            key: grade(self._items[key], prompt, answers.get(key), spec.id)
-            for key, prompt in self.pinned.items()
-        }
+        floor = NoiseFloor(items=len(answers), different=(), max_logprob_difference=0.0)
+        kept = self._distributions(job.distributions, forced)
         return CellEvidence(
-            record=record,
+            record=CellRecord(
+                cell=spec,
+                outcome=Outcome(state="ok"),
+                artifact_identity=spec.artifact_name,
+                adapter_identity=None,
+                prompts_sha256="",
+                completions_sha256=None,
+                floor=floor,
+                forced=forced,
+                not_forced=problem,
+                capabilities=registry.resolve(job.target).capabilities,
+                build=done.build or {},
+                settings=done.settings or {},
+            ),
             completions=answers,
-            scores=scores,
-            distributions=distributions,
-            weights=self._weigh(made, spec, distributions, tampering),
-            census=_census(made.root / spec.artifact, spec.runtime),
+            scores={
+                key: grade(self._items[key], prompt, answers.get(key), spec.id)
+                for key, prompt in self.pinned.items()
+            },
+            distributions=kept,
+            weights=self._weights(root, spec, kept, tampering),
+            census=CENSUS[self._format_of(spec)](root / spec.artifact_name),
         )
 
-    def _distributions(self, home: Path, kept: Sequence[ForcedRecord]) -> dict[str, Distributions]:
+    def _distributions(
+        self, home: Path, forced: Sequence[ForcedRecord]
+    ) -> dict[str, Distributions]:
         return {
-            found.text: Distributions(
-                home / found.text,
-                tuple(load_lines(ForcedSequence, self._text(found.text) / SEQUENCES)),
+            each.text: Distributions(
+                home / each.text,
+                tuple(load_lines(ForcedSequence, self._text(each.text) / SEQUENCES)),
             )
-            for found in kept
+            for each in forced
         }
 
-    def _weigh(
+    def _weights(
         self,
-        made: _Made,
+        root: Path,
         spec: CellSpec,
-        own: Mapping[str, Distributions],
-        tampering: Tampering | None,
+        kept: Mapping[str, Distributions],
+        tampering: Tampering,
     ) -> StoredWeights:
-        checkpoint = self._record(f"checkpoints/{self.recipe.variant}", "merged")
-        if spec.runtime == "transformers":
-            merged = spec.form == "checkpoint" and spec.variant != "base"
-            source = self._record("checkpoints/base", "source")
-            which = weighing.Artifacts(checkpoint, checkpoint, source, made.root)
-            return StoredWeights(own, weighing.merged(which) if merged else None, itself=True)
-        kind: control.Kind = "gguf" if spec.runtime == "llamacpp" else "mlx"
-        quantized = spec.form == self.recipe.quantization
-        full = self._record(f"gguf/{spec.variant}/{self.recipe.outtype}", "gguf")
-        which = weighing.Artifacts(
-            self._record(spec.artifact, kind),
-            checkpoint,
-            full if quantized else checkpoint,
-            made.root,
+        if spec.id == ROOT_CELL:
+            return StoredWeights(kept, itself=True)
+        which = record.Artifacts(
+            self._record(spec),
+            self._record(self._checkpoint(spec)),
+            self._record(self._parent(spec)),
+            root,
         )
-        load = tampering.load.get(kind) if tampering else None
-        home = made.root / "counterfactuals" / spec.artifact
-        text = self._texts(spec.id)
-        found = weighing.weigh(which, self.control(kind, load), text, home, lambda *_: None, load)
-        return StoredWeights(self._distributions(home, found.forced), found)
+        if self._format_of(spec) == CHECKPOINT:
+            merged = self.hops[spec.id].kind == "merge"
+            return StoredWeights(kept, record.merged(which) if merged else None, itself=True)
+        stored = tampering.stored or base.resolve(routes.counterfactuals()[self._format_of(spec)])
+        home = root / "counterfactuals" / spec.artifact_name
+        made = record.counterfactual(
+            which,
+            stored,
+            self._control(stored),
+            texts=self._texts(spec),
+            out=home,
+            say=lambda *_: None,
+        )
+        return StoredWeights(self._distributions(home, made.forced), made)
 
-    def control(self, kind: control.Kind, load: control.Loader | None = None) -> ControlRecord:
-        """The control of a kind's loader: of its own once, of any other every time."""
-        source = self._healthy.root / "checkpoints" / "base"
-        if load is not None:
-            return control.control(kind, source, load)
-        if kind not in self._controls:
-            self._controls[kind] = control.control(kind, source)
-        return self._controls[kind]
-
-    def _record(self, name: str, kind: str) -> ArtifactRecord:
+    def _record(self, spec: CellSpec) -> ArtifactRecord:
+        """As much of an artifact's record as a counterfactual reads."""
+        kinds = (row for row in routes.CONVERSIONS if row.format == self._format_of(spec))
         return ArtifactRecord(
-            name=name,
-            kind=kind,
+            name=spec.artifact_name,
+            kind=[row.kind for row in kinds][-1],
             conversion="convert",
-            identity=name,
+            identity=spec.artifact_name,
             files=(),
             parents=(),
             tool="",
@@ -358,8 +320,10 @@ class Chain:
             arguments={},
         )
 
-
-def _census(folder: Path, runtime: str) -> Census:
-    if runtime == "llamacpp":
-        return gguf.census(folder)
-    return mlx.census(folder) if runtime == "mlx" else census(folder)
+    def _control(self, stored: StoredFormat) -> ControlRecord:
+        """The control of a format's loader, tried once."""
+        kind = type(stored)
+        if kind not in self._controls:
+            source = self._home / self._specs[ROOT_CELL].artifact_name
+            self._controls[kind] = control.control(stored, source)
+        return self._controls[kind]

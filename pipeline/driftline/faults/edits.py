@@ -16,6 +16,14 @@ Array = NDArray[Any]
 Change = Callable[[Array], Array]
 
 
+def wrong_heads(values: Array) -> Array:
+    """Rows of a projection as a converter would order them for half as many heads."""
+    heads = 2
+    shape = (heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
+    ordered: Array = values.reshape(shape).swapaxes(1, 2).reshape(values.shape)
+    return ordered
+
+
 def gguf_fields(folder: Path, **fields: Any) -> None:
     """Set metadata fields of a GGUF (dots as `__`): a value, a function of the old one, or None
     to leave the field out."""

@@ -16,9 +16,9 @@ class DefaultSampler(LlamaCppRuntime):
     """llama-cpp-python's default sampler chain, in force when nobody sets min_p; it says so."""
 
     def describe(self) -> Description:
-        found = super().describe()
+        described = super().describe()
         chain = "sampled: top_k 40, top_p 0.95, min_p 0.05, temperature 0.8"
-        return replace(found, settings={**found.settings, "decoding": chain})
+        return replace(described, settings={**described.settings, "decoding": chain})
 
     def steps(self, prompt_ids: Sequence[int]) -> Iterator[Step]:
         self._llama.reset()
@@ -54,9 +54,9 @@ class SameContext(LlamaCppRuntime):
     """Keeps what the prompt before left in the context: a prefix cache gone wrong."""
 
     def encode(self, prompt: PinnedPrompt) -> Encoded:
-        found = super().encode(prompt)
-        self._before: list[int] = [*getattr(self, "_before", [])[-8:], *found.ids]
-        return Encoded(self._before, found.text)
+        encoded = super().encode(prompt)
+        self._before: list[int] = [*getattr(self, "_before", [])[-8:], *encoded.ids]
+        return Encoded(self._before, encoded.text)
 
 
 class CoarseCache(LlamaCppRuntime):

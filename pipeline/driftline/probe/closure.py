@@ -25,6 +25,9 @@ STAGES = tuple(
     sorted(path.stem for path in (PACKAGE / "stages").glob("*.py") if path.stem not in NOT_LISTED)
 )
 
+LOADING = ("control", "counterfactual")
+"""Stages that load stored weights."""
+
 
 @cache
 def imported(path: Path) -> tuple[Path, ...]:
@@ -105,11 +108,7 @@ def code_of_stages() -> dict[str, list[Path]]:
 def _modules() -> dict[str, tuple[str, ...]]:
     """The modules that each name stands for, with all they import."""
     stages = {name: (f"driftline.stages.{name}",) for name in STAGES}
-    loaders = {
-        name: form.counterfactual
-        for name, form in routes.FORMATS.items()
-        if form.counterfactual is not None
-    }
+    loaders = routes.counterfactuals()
     every = tuple(_module_of(target) for target in loaders.values())
     return {
         **stages,

@@ -294,6 +294,16 @@ def targets() -> Mapping[str, str]:
     return {row.runtime: row.target for row in routes()}
 
 
+def counterfactuals() -> Mapping[str, str]:
+    """The class that runs stored weights in the reference runtime, by format."""
+    return {name: each.counterfactual for name, each in FORMATS.items() if each.counterfactual}
+
+
+def format_of(kind: str) -> str:
+    """The format of artifacts of a kind, as records name kinds; empty for an unknown one."""
+    return next((row.format for row in CONVERSIONS if row.kind == kind), "")
+
+
 def movable() -> tuple[str, ...]:
     """Runtimes whose cells another machine may make: the reference makes the texts, here."""
     return tuple(name for name in targets() if name != REFERENCE)

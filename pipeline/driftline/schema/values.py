@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from driftline.files import write_text
 
@@ -38,19 +39,19 @@ V = TypeVar("V", bound=Value)
 S = TypeVar("S", bound=Sealed)
 
 
+class NotARecordError(ValueError):
+    """Data that is no record of the kind it should be; the message says what is wrong with it."""
+
+
 def seal_of(value: Sealed) -> str:
     """The seal a record must have, whatever it says it has."""
     return seal_of_data(value.model_dump(mode="json"))
 
 
-def seal_of_data(data: Mapping[str, Any]) -> str:
-    """The same of a record as plain data, with the fields it was written with.
-
-    Raises:
-        ValueError: it holds what no record can, like NaN.
-    """
-    content = {key: value for key, value in data.items() if key != "seal"}
-    return hashlib.sha256(canonical_json(content).encode("utf-8", "backslashreplace")).hexdigest()
+def seal_of_data(plain: Mapping[str, Any]) -> str:
+    """The same of a record as plain data, with the fields it was written with."""
+    content = canonical_json({name: value for name, value in plain.items() if name != "seal"})
+    return hashlib.sha256(content.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def sealed(value: S) -> S:
@@ -90,6 +91,44 @@ def load(kind: type[V], path: Path) -> V:
         pydantic.ValidationError: the file is not of that format.
     """
     return kind.model_validate_json(path.read_bytes())
+
+
+def parse_sealed(kind: type[S], data: bytes) -> tuple[S, str]:
+    """A record, and the seal that its content as written has.
+
+    The seal is taken of the JSON, not of the value: a field that a later version adds with a
+    default leaves the seals of earlier records as they are.
+
+    Raises:
+        NotARecordError: it is not of that format.
+    """
+    plain = _plain(data)
+    try:
+        return kind.model_validate(plain), seal_of_data(plain)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise NotARecordError(f"not a record of this version ({where}: {problem['msg']})") from None
+
+
+def seal_as_written(data: bytes) -> tuple[str, str]:
+    """The seal a record of any kind says it has, and the one that its content has.
+
+    Raises:
+        NotARecordError: it is no record.
+    """
+    plain = _plain(data)
+    said = plain.get("seal") if isinstance(plain, dict) else None
+    if not isinstance(said, str):
+        raise NotARecordError("not a record of this version (seal: missing)")
+    return said, seal_of_data(plain)
+
+
+def _plain(data: bytes) -> Any:
+    try:
+        return from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise NotARecordError(f"not a record of this version (not JSON: {error})") from None
 
 
 def load_lines(kind: type[V], path: Path) -> Iterator[V]:

@@ -40,16 +40,17 @@ class TensorChange(Value):
 
 
 class ControlRecord(Sealed):
-    """Whether the loader that builds counterfactuals can be trusted for this architecture.
+    """Whether the loader that builds counterfactuals of a format, `kind`, can be trusted here.
 
-    A small random checkpoint with the source's own config and tokenizer goes through the converter
-    at full precision and back through the loader: it must return bit for bit. `expected` is what
-    the converter wrote beside the weights (metadata of a GGUF, config and tokenizer files of MLX):
-    canonical JSON, long values as a digest. It is what a real artifact's fields are held against.
+    It is tried on this project's architecture: a small random checkpoint with the source's own
+    config and tokenizer goes through the converter at full precision and back through the loader;
+    it must return bit for bit. `expected` is what the converter wrote beside the weights (metadata
+    of a GGUF, config and tokenizer files of MLX): canonical JSON, long values as a digest. It is
+    what a real artifact's fields are held against.
     """
 
     schema_version: Literal[2] = 2
-    kind: Literal["gguf", "mlx"]
+    kind: str
     trusted: bool
     reason: str = ""
     tensors: int

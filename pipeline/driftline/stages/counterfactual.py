@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import sys
 
+from driftline.counterfactual import base, reference
 from driftline.counterfactual import record as made
-from driftline.counterfactual import reference
-from driftline.errors import exits_cleanly
+from driftline.errors import InputError, exits_cleanly
 from driftline.files import new_directory
 from driftline.progress import progress
 from driftline.project.sections import reading
@@ -21,6 +21,7 @@ from driftline.project.sections.limits import Limits
 from driftline.runtimes.base import TextJob
 from driftline.schema.artifacts import BASE, ArtifactRecord
 from driftline.schema.cells import cell_id
+from driftline.schema.tasks import CellTask
 from driftline.schema.values import dump, sealed
 from driftline.schema.weights import ControlRecord, CounterfactualRecord
 from driftline.store import needs, records, texts
@@ -50,15 +51,25 @@ def main() -> None:
         new_directory(texts.counterfactual(artifact.name)) as folder,
         progress(f"counterfactual {artifact.name}") as report,
     ):
-        found = made.weigh(
+        found = made.counterfactual(
             which,
+            base.resolve(_target(task)),
             control,
-            (text,),
-            folder / texts.DISTRIBUTIONS,
-            lambda what, total: report(what, 0, total),
+            texts=(text,),
+            out=folder / texts.DISTRIBUTIONS,
+            say=lambda what, total: report(what, 0, total),
         )
         dump(sealed(found), folder / texts.RECORD)
     _say(artifact, found)
+
+
+def _target(task: CellTask) -> str:
+    if task.counterfactual is None:
+        raise InputError(
+            f"{task.cell.id}: stored weights of its format have no counterfactual",
+            remedy="take the stage out of dvc.yaml, or name a class in project/routes.py",
+        )
+    return task.counterfactual
 
 
 def _merged(adapter: str) -> None:

@@ -7,13 +7,12 @@ inside the folder. Whoever reads a folder checks it first: DVC serves flipped bi
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from driftline.errors import InputError, RefusedError
 from driftline.files import new_directory, write_text
@@ -26,7 +25,14 @@ from driftline.schema.artifacts import (
     Reference,
     StepName,
 )
-from driftline.schema.values import Sealed, dump, seal_of_data, sealed
+from driftline.schema.values import (
+    NotARecordError,
+    Sealed,
+    dump,
+    parse_sealed,
+    seal_as_written,
+    sealed,
+)
 from driftline.store import digest, facts
 
 ARTIFACTS = Path(names.ARTIFACTS)
@@ -43,54 +49,35 @@ S = TypeVar("S", bound=Sealed)
 
 
 def load_sealed(kind: type[S], path: Path) -> S:
-    """Read a record and check its seal.
-
-    The seal is checked on what the file says, so that a record written before a field was added is
-    as good as it was.
+    """Read a record and check its seal, which is of the JSON as it was written.
 
     Raises:
         InputError: there is none.
         RefusedError: it is not such a record, or was edited, or is a symlink.
     """
-    data = _json_at(path)
     try:
-        record = kind.model_validate_json(json.dumps(data))
-    except (ValidationError, ValueError) as error:
-        problem = error.errors()[0] if isinstance(error, ValidationError) else None
-        where = ".".join(str(part) for part in problem["loc"]) if problem else ""
-        raise _not_a_record(path, f"{where}: {problem['msg']}" if problem else str(error)) from None
-    _check_seal(path, data)
+        record, seal = parse_sealed(kind, _bytes_at(path))
+    except NotARecordError as error:
+        raise RefusedError(f"{path}: {error}", remedy=AUDIT) from None
+    _check_seal(path, said=record.seal, seal=seal)
     return record
 
 
-def _json_at(path: Path) -> Any:
+def _bytes_at(path: Path) -> bytes:
     if path.is_symlink():
         raise RefusedError(f"{path}: is a symlink; a record is a plain file", remedy=AUDIT)
     if not path.is_file():
         raise InputError(f"{path}: no record", remedy="dvc repro")
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise _not_a_record(path, str(error)) from None
+    return path.read_bytes()
 
 
-def _check_seal(path: Path, data: Any) -> str:
-    """The seal of a record as plain data, which its content was just found to have."""
-    try:
-        said, seal = data["seal"], seal_of_data(data)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise _not_a_record(path, "it has no seal") from None
+def _check_seal(path: Path, *, said: str, seal: str) -> None:
     if said != seal:
         raise RefusedError(
             f"{path}: its seal is {said[:12] or 'missing'}…, its content has {seal[:12]}…: the "
             "record was edited",
             remedy=AUDIT,
         )
-    return str(said)
-
-
-def _not_a_record(path: Path, why: str) -> RefusedError:
-    return RefusedError(f"{path}: not a record of this version ({why})", remedy=AUDIT)
 
 
 def require(record: Path, folder: Path) -> None:
@@ -214,7 +201,12 @@ def _seal_at(path: Path) -> str:
 
     Not by its type: a new field of a cell's record must not make `pin` another program.
     """
-    return _check_seal(path, _json_at(path))
+    try:
+        said, seal = seal_as_written(_bytes_at(path))
+    except NotARecordError as error:
+        raise RefusedError(f"{path}: {error}", remedy=AUDIT) from None
+    _check_seal(path, said=said, seal=seal)
+    return seal
 
 
 def reference(record: ArtifactRecord) -> Reference:
