@@ -35,7 +35,7 @@ def test_the_tour_of_a_room_names_every_module_in_it_and_no_other(room: Path) ->
     folders = {path.parent.name for path in room.glob("*/__init__.py")}
     named = [name for name, _ in TOURED.findall(tour)]
     assert set(named) == modules | folders, set(named) ^ (modules | folders)
-    assert named == sorted(named)
+    assert len(named) == len(set(named))
 
 
 def test_readmes_tree_names_every_room_and_top_module() -> None:

@@ -23,6 +23,7 @@ from driftline.faults.recipe import Recipe
 from driftline.golden import prompts as pinning
 from driftline.golden.grade import grade
 from driftline.project import graph, plan, routes
+from driftline.project.params import Params
 from driftline.project.routes import ROOT_CELL
 from driftline.runtimes import collect, registry, worker
 from driftline.runtimes.base import DecodeSettings, Job, Runtime, TextJob
@@ -44,6 +45,22 @@ CENSUS: Mapping[str, Callable[[Path], Census]] = {
     "mlx": mlx.census,
 }
 """What reads back an artifact's weights, by its format."""
+
+
+def _to_gguf(parent: Path, folder: Path, form: str, _: Params) -> None:
+    folder.mkdir()
+    gguf.convert(parent, folder, outtype=form, name="chain")
+
+
+def _to_mlx(parent: Path, folder: Path, form: str, params: Params) -> None:
+    mlx.convert(parent, folder, params.mlx.recipes[form])
+
+
+CONVERT: Mapping[str, Callable[[Path, Path, str, Params], None]] = {
+    "gguf": _to_gguf,
+    "mlx": _to_mlx,
+}
+"""What makes an artifact of its parent, by the folder it lies in."""
 
 
 @dataclass(frozen=True)
@@ -144,13 +161,11 @@ class Chain:
             shutil.copytree(self._recipe.source, folder)
             return
         step, parent = self.hops[spec.id].kind, root / self._parent(spec).artifact_name
-        if step == "convert" and self._format_of(spec) == "mlx":
-            mlx.convert(parent, folder, self._params.mlx.recipes[spec.form])
+        if step == "convert":
+            CONVERT[self._format_of(spec)](parent, folder, spec.form, self._params)
             return
         folder.mkdir()
-        if step == "convert":
-            gguf.convert(parent, folder, outtype=spec.form, name="chain")
-        elif step == "quantize":
+        if step == "quantize":
             gguf.quantize(parent, folder, quantization=spec.form, threads=1)
         elif self._recipe.adapter is not None:
             merge.merge(parent, self._recipe.adapter, folder, dtype=self._params.merge.dtype)
