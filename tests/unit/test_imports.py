@@ -26,7 +26,7 @@ from driftline.schema.forced import ForcedRecord
 from driftline.schema.imports import ImportRecord, Machine
 from driftline.schema.values import dump, dump_lines, sealed
 from driftline.store import digest, records
-from driftline.verify.lock import Entry
+from driftline.verify.lock import LockedPath
 from tests import factories
 from tests.factories import completion, project, prompts, report_input
 
@@ -567,7 +567,7 @@ def test_a_folder_is_written_as_listed(tmp_path: Path) -> None:
     listing = json.dumps([{"relpath": "a/b.txt", "md5": HELLO}]).encode()
     oid = hashlib.md5(listing, usedforsecurity=False).hexdigest()
     found = stores(Store(**{f"{oid}_dir": listing, HELLO: b"hello"}))
-    audit.fetch(found, Entry("score", "cell", f"{oid}.dir", 5, 1), tmp_path / "cell")
+    audit.fetch(found, LockedPath("score", "cell", f"{oid}.dir", 5, 1), tmp_path / "cell")
     assert (tmp_path / "cell" / "a" / "b.txt").read_bytes() == b"hello"
 
 

@@ -28,18 +28,20 @@ from driftline.store import digest, facts
 from driftline.verify import lock as locks
 from driftline.verify import locked, objects, parts, workspace
 from driftline.verify.audit import verify
+from driftline.verify.expected import Expected
 from driftline.verify.hashes import Hashes, folder_md5, md5_of, plain_files
-from driftline.verify.lock import Entry, Lock
+from driftline.verify.lock import Lock, LockedPath
 from driftline.verify.problems import Problem, shown
 from driftline.verify.remedies import Remedies
+from driftline.verify.survey import Actual, WorkingTree
 from tests import factories
 from tests.checkpoints import CONFIG, write_json
 
 A, B, C = (letter * 32 for letter in "abc")
 
 
-def entry(path: str, md5: str = A, size: int = 3, stage: str = "make") -> Entry:
-    return Entry(stage, path, md5, size, 1 if md5.endswith(".dir") else None)
+def entry(path: str, md5: str = A, size: int = 3, stage: str = "make") -> LockedPath:
+    return LockedPath(stage, path, md5, size, 1 if md5.endswith(".dir") else None)
 
 
 def written(stages: dict[str, Any], path: str = "dvc.lock") -> Path:
@@ -78,12 +80,12 @@ def test_a_lock_file_says_who_made_and_who_read_what() -> None:
     written(STAGES)
     written({"probe": {"outs": [{"path": "artifacts/env", "md5": C, "size": 1}]}}, "probe/dvc.lock")
     lock = locks.read()
-    assert lock.outs["artifacts/a"] == Entry("make", "artifacts/a", f"{A}.dir", 3, 2)
+    assert lock.outs["artifacts/a"] == LockedPath("make", "artifacts/a", f"{A}.dir", 3, 2)
     assert lock.outs["artifacts/a"].is_folder and not lock.outs["artifacts/a/b.json"].is_folder
     assert [dep.path for dep in lock.deps] == ["artifacts/a"]
     assert [dep.path for dep in lock.reads("use")] == ["artifacts/a"] and not lock.reads("make")
     assert lock.maker("artifacts/env") == "probe/dvc.yaml:probe"
-    assert locked.probed(lock.outs["artifacts/env"])
+    assert lock.outs["artifacts/env"].probed and not lock.outs["artifacts/a"].probed
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_files_that_dvc_tracks_are_their_own_stage() -> None:
     out = {"path": "cell", "hash": "md5", "md5": f"{A}.dir", "size": 9, "nfiles": 4}
     (home / "cell.dvc").write_text(yaml.safe_dump({"outs": [out]}))
     found = locks.read().outs["imports/mlx/audit/4bit/cell"]
-    assert found == Entry("imports/mlx/audit/4bit/cell.dvc", found.path, f"{A}.dir", 9, 4)
+    assert found == LockedPath("imports/mlx/audit/4bit/cell.dvc", found.path, f"{A}.dir", 9, 4)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_what_is_no_whole_lock_file_is_refused_and_named(text: str) -> None:
 @pytest.mark.parametrize("md5", ["1" * 32, "0" * 31 + "1", "1234e" + "5" * 27])
 def test_an_md5_that_looks_like_a_number_is_an_md5(md5: str) -> None:
     Path("dvc.lock").write_text(f"stages: {{a: {{outs: [{{path: x, md5: {md5}, size: 010}}]}}}}")
-    assert locks.read().outs["x"] == Entry("a", "x", md5, 10, None)
+    assert locks.read().outs["x"] == LockedPath("a", "x", md5, 10, None)
 
 
 def test_a_lock_file_that_is_no_text_is_refused() -> None:
@@ -176,7 +178,7 @@ def test_a_lock_file_cut_anywhere_is_refused_or_says_less() -> None:
 
 
 def problems(lock: Lock, *, deep: bool = False, but: tuple[str, ...] = ()) -> list[Problem]:
-    return list(locked.contradictions(lock, locked.Here(Hashes(), deep), but))
+    return list(locked.contradictions(lock, WorkingTree(Hashes(), deep), but))
 
 
 def test_a_lock_file_that_agrees_has_no_contradiction() -> None:
@@ -219,8 +221,8 @@ def test_a_file_in_an_out_that_a_stage_read_is_what_lies_there() -> None:
     folder.mkdir(parents=True)
     (folder / "a.jsonl").write_text("one")
     one = hashlib.md5(b"one").hexdigest()
-    out = Entry("prompts", "artifacts/prompts", folder_md5({"a.jsonl": one}), 3, 1)
-    here = locked.Here(Hashes(), deep=True)
+    out = LockedPath("prompts", "artifacts/prompts", folder_md5({"a.jsonl": one}), 3, 1)
+    here = WorkingTree(Hashes(), deep=True)
     right = Lock({out.path: out}, (entry("artifacts/prompts/a.jsonl", one, stage="score"),))
     assert list(locked.others_read(right, here, ())) == []
     wrong = Lock({out.path: out}, (entry("artifacts/prompts/a.jsonl", B, stage="score"),))
@@ -235,11 +237,11 @@ def test_a_folder_of_outs_is_compared_only_when_all_of_it_is_here() -> None:
         Path("artifacts/cells", name).mkdir(parents=True)
         Path("artifacts/cells", name, "cell.json").write_text(name)
     outs = {
-        path: Entry("score", path, Hashes().oid(Path(path)), 1, 1)
+        path: LockedPath("score", path, Hashes().oid(Path(path)), 1, 1)
         for path in ("artifacts/cells/a", "artifacts/cells/b")
     }
-    lock = Lock(outs, (Entry("grade", "artifacts/cells", f"{C}.dir", 2, 2),))
-    here = locked.Here(Hashes(), deep=True)
+    lock = Lock(outs, (LockedPath("grade", "artifacts/cells", f"{C}.dir", 2, 2),))
+    here = WorkingTree(Hashes(), deep=True)
     assert [each.stage for each in locked.others_read(lock, here, ())] == ["grade"]
     (Path("artifacts/cells/b") / "cell.json").unlink()
     Path("artifacts/cells/b").rmdir()
@@ -249,11 +251,11 @@ def test_a_folder_of_outs_is_compared_only_when_all_of_it_is_here() -> None:
 def test_a_lock_file_is_sound_when_all_that_is_here_is_as_it_says() -> None:
     Path("a").write_text("one")
     right = Lock({"a": entry("a", hashlib.md5(b"one").hexdigest()), "gone": entry("gone")})
-    here = locked.Here(Hashes(), deep=True)
+    here = WorkingTree(Hashes(), deep=True)
     assert locked.sound(right, here, ())
     assert not locked.sound(Lock({"a": entry("a")}), here, ())
     assert locked.sound(Lock({"a": entry("a")}), here, ("a",))
-    assert locked.sound(Lock({"a": entry("a")}), locked.Here(Hashes(), deep=False), ())
+    assert locked.sound(Lock({"a": entry("a")}), WorkingTree(Hashes(), deep=False), ())
 
 
 # ---------------------------------------------------------------------------------------- digests
@@ -274,8 +276,8 @@ def test_a_folders_md5_is_dvcs_own(here: Path) -> None:
     said = yaml.safe_load((here / "folder.dvc").read_text())["outs"][0]
     assert Hashes().oid(here / "folder") == said["md5"]
     assert len(plain_files(here / "folder")) == said["nfiles"] == len(NAMES)
-    found = locked.Here(Hashes(), deep=True)
-    assert found.differs(Entry("", "folder", said["md5"], said["size"], said["nfiles"])) == ""
+    found = WorkingTree(Hashes(), deep=True)
+    assert found.differs(LockedPath("", "folder", said["md5"], said["size"], said["nfiles"])) == ""
 
 
 @given(st.dictionaries(st.text(min_size=1), st.sampled_from((A, B, C))))
@@ -321,12 +323,13 @@ def rows(**files: str) -> list[FileDigest]:
 def test_files_are_compared_by_name_size_and_what_was_read() -> None:
     expected = rows(a="1:aa", b="2:bb", c="3:cc", d="4:dd", e="5:ee")
     found = rows(b="2:bb", c="4:cc", d="4", e="5:ff", f="6")
-    lines = [(each.what, each.path, each.detail) for each in workspace.compare(expected, found)]
-    assert lines == [
-        ("extra", "f", ""),
-        ("missing", "a", ""),
-        ("changed", "c", "3 bytes recorded, 4 here"),
-        ("changed", "e", "sha256 ee… recorded, ff… here"),
+    row = Expected("artifacts/x", "artifact", tuple(expected), None)
+    differences = workspace.compare(row, Actual(tuple(found)))
+    assert [(each.what, each.path, each.detail) for each in differences] == [
+        ("extra", "artifacts/x/f", ""),
+        ("missing", "artifacts/x/a", ""),
+        ("changed", "artifacts/x/c", "3 bytes recorded, 4 here"),
+        ("changed", "artifacts/x/e", "sha256 ee… recorded, ff… here"),
     ]
 
 
@@ -507,7 +510,7 @@ class TestRemedies:
         for store in (self.data, self.there):
             self.oid = store.put(b"one")
             self.folder = store.put_folder({"file": self.oid})
-        self.entry = Entry("make@x", "artifacts/a", self.folder, 3, 1)
+        self.entry = LockedPath("make@x", "artifacts/a", self.folder, 3, 1)
         self.expected = tuple(rows(file=f"3:{hashlib.sha256(b'one').hexdigest()}"))
 
     def remedy(self, problem: Problem, *, remote: bool = False, head: bool = False) -> str:

@@ -202,9 +202,7 @@ def _of_files(record: CellRecord) -> Iterator[str]:
         records.ENVIRONMENT: record.environment_sha256,
     }
     for text in record.forced:
-        home = f"distributions/{text.text}"
-        said[f"{home}/logits.npy"] = text.logits_sha256
-        said[f"{home}/rows.npy"] = text.rows_sha256
+        said |= text.digests
     for path, sha256 in said.items():
         if listed.get(path) != sha256:
             both = {"said": sha256, "listed": listed.get(path)}

@@ -257,7 +257,7 @@ def _repair(name: str) -> str:
     return f"delete the object in remote {name}, then there: dvc push -r {name}"
 
 
-def fetch(stores: Sources, entry: locks.Entry, folder: Path) -> None:
+def fetch(stores: Sources, entry: locks.LockedPath, folder: Path) -> None:
     """Write the folder that a lock file's entry names to `folder`, which does not exist yet.
 
     Raises:
