@@ -334,7 +334,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_runtime_that_is_here_runs_here(home: Path) -> None:
     wanted = imported.wanted(project(), SPEC, INPUTS)
     assert imported.not_here(project(), wanted) is None
-    assert imported.mark(project(), SPEC) == ""
+    assert imported.made_where(project(), SPEC) == ""
 
 
 def test_a_runtime_that_is_elsewhere_is_skipped_with_both_commands(home: Path) -> None:
@@ -344,9 +344,9 @@ def test_a_runtime_that_is_elsewhere_is_skipped_with_both_commands(home: Path) -
     assert found.outcome.reason == "made on another machine, not imported yet"
     assert "driftline run --only mlx" in found.outcome.remedy
     assert "driftline import-cells REV" in found.outcome.remedy
-    assert imported.mark(PROJECT, SPEC) == "elsewhere\n"
+    assert imported.made_where(PROJECT, SPEC) == "elsewhere\n"
     here = plan.cell(PROJECT, "llamacpp", "base", "f32")
-    assert imported.mark(PROJECT, here) == ""
+    assert imported.made_where(PROJECT, here) == ""
 
 
 def test_the_other_machine_runs_what_it_was_asked_to(
@@ -355,7 +355,7 @@ def test_the_other_machine_runs_what_it_was_asked_to(
     bring(write(home / imported.CELL))
     monkeypatch.setenv(imported.ONLY, "vllm,mlx")
     assert imported.not_here(PROJECT, WANTED) is None
-    assert imported.mark(PROJECT, SPEC) == ""
+    assert imported.made_where(PROJECT, SPEC) == ""
     monkeypatch.setenv(imported.ONLY, "vllm")
     assert imported.not_here(PROJECT, WANTED) is not None
 
@@ -370,8 +370,8 @@ def test_an_imported_cell_is_taken_wherever_its_runtime_is(
     found = imported.not_here(asking, WANTED)
     assert found is not None
     assert (found.folder, found.outcome) == (home / imported.CELL, record.outcome)
-    assert imported.mark(asking, SPEC) == f"import {made.seal}\n"
-    assert imported.used(record) == made
+    assert imported.made_where(asking, SPEC) == f"import {made.seal}\n"
+    assert imported.import_of(record) == made
 
 
 def test_an_import_that_matches_no_more_is_skipped_and_names_the_field(home: Path) -> None:
@@ -407,7 +407,7 @@ def test_a_folder_that_is_not_the_recorded_one_is_refused(home: Path) -> None:
     bring(write(home / imported.CELL), cell_seal=OTHER)
     with pytest.raises(RefusedError, match=f"{OTHER[:12]}…"):
         imported.not_here(PROJECT, WANTED)
-    assert imported.used(factories.record(SPEC)) is None
+    assert imported.import_of(factories.record(SPEC)) is None
 
 
 def test_an_edited_import_is_refused_wherever_it_is_read(home: Path) -> None:
@@ -415,7 +415,7 @@ def test_an_edited_import_is_refused_wherever_it_is_read(home: Path) -> None:
     path = home / imported.RECORD
     path.write_text(path.read_text().replace("mac mini", "mac pro"))
     for read in (
-        lambda: imported.mark(PROJECT, SPEC),
+        lambda: imported.made_where(PROJECT, SPEC),
         lambda: imported.not_here(PROJECT, WANTED),
     ):
         with pytest.raises(RefusedError, match="the record was edited") as caught:

@@ -177,15 +177,15 @@ def read_cell(folder: Path, *, where: str, remedy: str) -> CellRecord:
             answers, or its environment is not the one it ran in.
     """
     try:
-        found = records.load_sealed(CellRecord, folder / records.CELL)
-        digest.verify(folder, found.outputs, but=(records.CELL,), remedy=remedy)
+        record = records.load_sealed(CellRecord, folder / records.CELL)
+        digest.verify(folder, record.outputs, but=(records.CELL,), remedy=remedy)
     except DriftlineError as error:
         message = error.message.replace(folder.as_posix(), where)
         raise RefusedError(message, remedy=remedy) from None
-    problems = [*_of_outcome(found), *_of_files(found), *_of_contents(found, folder)]
+    problems = [*_of_outcome(record), *_of_files(record), *_of_contents(record, folder)]
     if problems:
         raise RefusedError(f"{where}: " + "\n  ".join(problems), remedy=remedy)
-    return found
+    return record
 
 
 def _of_outcome(record: CellRecord) -> Iterator[str]:
@@ -242,12 +242,12 @@ def environment(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        value = None
+    if not isinstance(value, dict):
         raise RefusedError(f"{records.ENVIRONMENT}: not an environment", remedy="dvc repro")
-    return found
+    return value
 
 
 def machine_of(environment: Mapping[str, Any]) -> Machine:
@@ -281,24 +281,25 @@ def read(cell: str) -> ImportRecord | None:
         return None
     remedy = f"git checkout {path}   (or, to run the cell here: git rm -r {path.parent})"
     try:
-        found = records.load_sealed(ImportRecord, path)
+        record = records.load_sealed(ImportRecord, path)
     except RefusedError as error:
         raise RefusedError(error.message, remedy=remedy) from None
-    if found.cell != cell:
+    if record.cell != cell:
         raise RefusedError(
-            f"{path}: is the import of {found.cell}, expected that of {cell}", remedy=remedy
+            f"{path}: is the import of {record.cell}, expected that of {cell}", remedy=remedy
         )
-    return found
+    return record
 
 
-def used(record: CellRecord) -> ImportRecord | None:
+def import_of(record: CellRecord) -> ImportRecord | None:
     """The import that a scored cell is, None for a cell that ran here.
 
     Raises:
         RefusedError: the import was edited.
     """
-    found = read(record.cell.id)
-    return found if found is not None and found.cell_seal == record.seal else None
+    import_record = read(record.cell.id)
+    itself = import_record is not None and import_record.cell_seal == record.seal
+    return import_record if itself else None
 
 
 # ------------------------------------------------------------------------- where a cell is made
@@ -309,7 +310,7 @@ def only() -> tuple[str, ...]:
     return tuple(filter(None, os.environ.get(ONLY, "").split(",")))
 
 
-def mark(project: params.Params, spec: CellSpec) -> str:
+def made_where(project: params.Params, spec: CellSpec) -> str:
     """What decides where a cell is made, for DVC: empty for one that simply runs here.
 
     Raises:
@@ -317,9 +318,9 @@ def mark(project: params.Params, spec: CellSpec) -> str:
     """
     if spec.runtime in only():
         return ""
-    found = read(spec.id)
-    if found is not None:
-        return f"import {found.seal}\n"
+    import_record = read(spec.id)
+    if import_record is not None:
+        return f"import {import_record.seal}\n"
     return "elsewhere\n" if spec.runtime in project.elsewhere else ""
 
 
@@ -341,15 +342,15 @@ def not_here(project: params.Params, wanted: Wanted) -> NotHere | None:
     spec = wanted.spec
     if spec.runtime in only():
         return None
-    found = read(spec.id)
-    if found is not None:
-        return _imported(project, wanted, found)
+    import_record = read(spec.id)
+    if import_record is not None:
+        return _imported(project, wanted, import_record)
     if spec.runtime in project.elsewhere:
         return NotHere(None, _skipped("made on another machine, not imported yet", spec))
     return None
 
 
-def _imported(project: params.Params, wanted: Wanted, found: ImportRecord) -> NotHere:
+def _imported(project: params.Params, wanted: Wanted, import_record: ImportRecord) -> NotHere:
     spec, home = wanted.spec, folder_of(wanted.spec.id)
     if problem := unimportable(project, spec):
         raise RefusedError(f"{home}: {problem}", remedy=f"git rm -r {home}")
@@ -361,10 +362,10 @@ def _imported(project: params.Params, wanted: Wanted, found: ImportRecord) -> No
         )
     remedy = f"rm -r {folder} && dvc checkout {folder}.dvc   (driftline verify --deep: the cache)"
     record = read_cell(folder, where=folder.as_posix(), remedy=remedy)
-    if record.seal != found.cell_seal:
+    if record.seal != import_record.cell_seal:
         raise RefusedError(
             f"{folder}: its record has the seal {record.seal[:12]}…, {home / RECORD} names "
-            f"{found.cell_seal[:12]}…",
+            f"{import_record.cell_seal[:12]}…",
             remedy=remedy,
         )
     differing = mismatches(record, wanted)
@@ -372,7 +373,7 @@ def _imported(project: params.Params, wanted: Wanted, found: ImportRecord) -> No
         return NotHere(folder, record.outcome)
     shown = "; ".join(each.line for each in differing[:SHOWN])
     more = f"; {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-    origin = f"the cell imported from {found.revision[:12]} does not match any more"
+    origin = f"the cell imported from {import_record.revision[:12]} does not match any more"
     here = f"   or run it here: git rm -r {home}"
     return NotHere(None, _skipped(f"{origin}: {shown}{more}", spec, here))
 

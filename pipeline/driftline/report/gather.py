@@ -64,7 +64,7 @@ def read(project: params.Params) -> ReportInput:
         drift=drift,
         scores=tuple(load_lines(EvalsetScore, scored.SUMMARY)),
         imports={
-            name: used for name, cell in found.items() if (used := imported.used(cell.record))
+            name: used for name, cell in found.items() if (used := imported.import_of(cell.record))
         },
         machines={
             name: imported.machine_of(imported.environment(scored.CELLS / name)) for name in found

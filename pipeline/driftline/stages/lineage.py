@@ -71,7 +71,7 @@ def _cells(found: Mapping[str, CellEvidence], drift: DriftReport, folder: Path) 
         target.mkdir(parents=True)
         shutil.copyfile(made / records.CELL, target / lineage.CELL)
         dump_lines(lineage.item_evidence(cell, hops.get(name)), target / lineage.ITEMS)
-        if imported.used(cell.record):
+        if imported.import_of(cell.record):
             shutil.copyfile(imported.folder_of(name) / imported.RECORD, target / lineage.IMPORT)
         _environment(made / records.ENVIRONMENT, folder)
 

@@ -11,7 +11,7 @@ Writes, only where the content changes anything:
   reports read beside evidence: policy, blessings, the baseline's commit, error budgets;
 - `artifacts/attempts/<cell>`: a number that grows when the cell's last run was killed, so that the
   next run tries it again (DVC would otherwise serve the failure from its run-cache); and, of a cell
-  that is not simply run here, why not: `imports.mark`.
+  that is not simply run here, why not: `imported.made_where`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
     beside = judgement.inputs(project)
     _write(records.ARTIFACTS / "locations" / "report.json", _json(beside))
     for spec in cells:
-        _attempt(spec.id, imported.mark(project, spec))
+        _attempt(spec.id, imported.made_where(project, spec))
 
 
 def _attempt(cell: str, mark: str) -> None:

@@ -34,10 +34,10 @@ class WorkingTree:
 
     def look(self, path: str, always: Collection[str] = ()) -> Actual:
         """A folder with all its files; those named in `always` are read without `deep` too."""
-        refused = self.refused(path)
-        if refused is not None:
-            return Actual(refused=refused)
-        return Actual(self.files(path, only=None if self.deep else always))
+        try:
+            return Actual(self.files(path, only=None if self.deep else always))
+        except RefusedError as error:
+            return Actual(refused=_refusal(error))
 
     def files(self, folder: str, *, only: Collection[str] | None = None) -> tuple[FileDigest, ...]:
         """Every file of a folder, and the sha256 of each, or of those named in `only`."""
@@ -56,8 +56,7 @@ class WorkingTree:
         try:
             digest.regular_files(Path(path))
         except RefusedError as error:
-            odd, _, detail = error.message.partition(": ")
-            return Difference("refused", odd, detail)
+            return _refusal(error)
         return None
 
     def differs(self, locked: LockedPath, *, deep: bool | None = None) -> str:
@@ -78,6 +77,11 @@ class WorkingTree:
             if md5 != locked.md5:
                 return f"md5 {locked.md5} in dvc.lock, {md5} in the workspace"
         return ""
+
+
+def _refusal(error: RefusedError) -> Difference:
+    path, _, detail = error.message.partition(": ")
+    return Difference("refused", path, detail)
 
 
 def is_here(path: str) -> bool:
