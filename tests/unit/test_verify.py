@@ -22,16 +22,18 @@ from safetensors.numpy import save_file
 
 from driftline.commands.verify import verify as command
 from driftline.errors import InputError, RefusedError
-from driftline.schema.artifacts import FileDigest, Manifest
+from driftline.schema.artifacts import FileDigest, Manifest, Reference
 from driftline.schema.values import dump, sealed
 from driftline.store import digest, facts
+from driftline.store.digest import Difference
 from driftline.verify import lock as locks
 from driftline.verify import locked, objects, parts, workspace
 from driftline.verify.audit import verify
-from driftline.verify.expected import Expected
+from driftline.verify.expected import Expected, readers
 from driftline.verify.hashes import Hashes, folder_md5, md5_of, plain_files
 from driftline.verify.lock import Lock, LockedPath
-from driftline.verify.problems import Problem, shown
+from driftline.verify.problems import Deviation, Problem, shown
+from driftline.verify.problems import problems as problems_of
 from driftline.verify.remedies import Remedies
 from driftline.verify.survey import Actual, WorkingTree
 from tests import factories
@@ -331,6 +333,76 @@ def test_files_are_compared_by_name_size_and_what_was_read() -> None:
         ("changed", "artifacts/x/c", "3 bytes recorded, 4 here"),
         ("changed", "artifacts/x/e", "sha256 ee… recorded, ff… here"),
     ]
+
+
+def test_a_record_that_contradicts_another_is_told_where_its_files_are_as_it_says() -> None:
+    row = Expected(
+        "artifacts/drift", "manifest", tuple(rows(a="1:aa")), None, contradiction="other"
+    )
+    (told,) = workspace.compare(row, Actual(tuple(rows(a="1:aa"))))
+    assert (told.what, told.path, told.detail) == ("changed", "artifacts/drift", "other")
+    (told,) = workspace.compare(row, Actual(tuple(rows(a="2:bb"))))
+    assert (told.path, told.detail) == ("artifacts/drift/a", "1 bytes recorded, 2 here")
+
+
+def test_a_link_is_all_that_is_said_of_a_folder() -> None:
+    link = Difference("refused", "artifacts/x/link", "is a symlink")
+    row = Expected("artifacts/x", "artifact", tuple(rows(a="1:aa")), None)
+    assert workspace.compare(row, Actual(refused=link)) == (link,)
+
+
+def test_a_folder_is_read_when_asked_for_and_not_at_all_when_a_link_is_in_it(here: Path) -> None:
+    folder = here / "x"
+    folder.mkdir()
+    for name in ("big", "small"):
+        (folder / name).write_text(name)
+    sha256 = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("big", "small")}
+    shallow, deep = (WorkingTree(Hashes(), deep=deep) for deep in (False, True))
+    read = {each.path: each.sha256 for each in shallow.look("x", ("small",)).files}
+    assert read == {"big": "", "small": sha256["small"]}
+    assert {each.path: each.sha256 for each in deep.look("x").files} == sha256
+    (folder / "link").symlink_to("big")
+    assert deep.look("x") == Actual(refused=deep.refused("x"))
+    refused = deep.refused("x")
+    assert refused is not None and refused.path == "x/link"
+
+
+def test_who_was_made_from_what_is_listed_by_input() -> None:
+    one, other = (Reference(name=name, identity=name) for name in ("a", "b"))
+    texts = Manifest(name="texts/x", inputs=(one,), files=())
+    cell = factories.record("llamacpp/audit/q8_0").model_copy(update={"inputs": (one, other)})
+    assert readers([texts], {"r": cell}) == {one: ["texts/x", "cells/r"], other: ["cells/r"]}
+
+
+def deviation(*differences: Difference, **changes: Any) -> Deviation:
+    return Deviation("artifacts/a", differences, **changes)
+
+
+def test_one_difference_is_a_problem_of_its_own_name() -> None:
+    lock = Lock({"artifacts/a": entry("artifacts/a")})
+    changed = Difference("changed", "artifacts/a/b", "other")
+    (told,) = problems_of([deviation(changed, why=("because",), stale=True)], lock)
+    assert told == Problem(
+        *("workspace", "artifacts/a/b", "changed", "other\nbecause", "make"),
+        out="artifacts/a",
+        stale=True,
+    )
+
+
+def test_several_differences_of_an_out_are_one_problem_that_lists_them() -> None:
+    extra = [Difference("extra", f"artifacts/a/{n}") for n in range(9)]
+    (told,) = problems_of([deviation(*extra[:4]), deviation(*extra[4:])], Lock())
+    assert (told.object, told.what, told.stage) == ("artifacts/a", "extra", "")
+    assert told.detail.splitlines() == [*(f"extra    {n}" for n in range(8)), "and 1 more"]
+    changed = Difference("changed", "artifacts/a/b", "other")
+    (told,) = problems_of([deviation(extra[0], changed)], Lock())
+    assert (told.what, told.detail) == ("changed", "extra    0\nchanged  b: other")
+
+
+def test_the_lock_file_and_the_working_tree_are_two_places() -> None:
+    changed = Difference("changed", "artifacts/a")
+    told = problems_of([deviation(changed), deviation(changed, place="dvc.lock")], Lock())
+    assert [each.place for each in told] == ["workspace", "dvc.lock"]
 
 
 @pytest.fixture
