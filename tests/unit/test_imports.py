@@ -26,7 +26,7 @@ from driftline.schema.imports import ImportRecord, Machine
 from driftline.schema.tasks import CellTask
 from driftline.schema.values import dump, dump_lines, sealed
 from driftline.store import digest, environments, needs, records
-from driftline.verify.lock import Entry
+from driftline.verify.lock import LockedPath
 from tests import factories
 from tests.factories import completion, project, prompts, report_input
 
@@ -341,7 +341,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_runtime_that_is_here_runs_here(home: Path) -> None:
     wanted = needs.wanted(task(project(), SPEC.id), INPUTS)
     assert imported.not_here(wanted, ()) is None
-    assert imported.origin(SPEC, ()) == ""
+    assert imported.made_where(SPEC, ()) == ""
 
 
 def test_a_runtime_that_is_elsewhere_is_skipped_with_both_commands(home: Path) -> None:
@@ -351,9 +351,9 @@ def test_a_runtime_that_is_elsewhere_is_skipped_with_both_commands(home: Path) -
     assert found.outcome.reason == "made on another machine, not imported yet"
     assert "driftline run --only mlx" in found.outcome.remedy
     assert "driftline import-cells REV" in found.outcome.remedy
-    assert imported.origin(SPEC, PROJECT.elsewhere) == "elsewhere\n"
+    assert imported.made_where(SPEC, PROJECT.elsewhere) == "elsewhere\n"
     here = plan.cell(PROJECT, "llamacpp", "base", "f32")
-    assert imported.origin(here, PROJECT.elsewhere) == ""
+    assert imported.made_where(here, PROJECT.elsewhere) == ""
 
 
 def test_the_other_machine_runs_what_it_was_asked_to(
@@ -362,7 +362,7 @@ def test_the_other_machine_runs_what_it_was_asked_to(
     bring(write(home / imported.CELL))
     monkeypatch.setenv(imported.ONLY, "vllm,mlx")
     assert imported.not_here(WANTED, PROJECT.elsewhere) is None
-    assert imported.origin(SPEC, PROJECT.elsewhere) == ""
+    assert imported.made_where(SPEC, PROJECT.elsewhere) == ""
     monkeypatch.setenv(imported.ONLY, "vllm")
     assert imported.not_here(WANTED, PROJECT.elsewhere) is not None
 
@@ -377,7 +377,7 @@ def test_an_imported_cell_is_taken_wherever_its_runtime_is(
     found = imported.not_here(WANTED, asking.elsewhere)
     assert found is not None
     assert (found.folder, found.outcome) == (home / imported.CELL, record.outcome)
-    assert imported.origin(SPEC, asking.elsewhere) == f"import {made.seal}\n"
+    assert imported.made_where(SPEC, asking.elsewhere) == f"import {made.seal}\n"
     assert imported.import_of(record) == made
 
 
@@ -422,7 +422,7 @@ def test_an_edited_import_is_refused_wherever_it_is_read(home: Path) -> None:
     path = home / imported.RECORD
     path.write_text(path.read_text().replace("mac mini", "mac pro"))
     for read in (
-        lambda: imported.origin(SPEC, PROJECT.elsewhere),
+        lambda: imported.made_where(SPEC, PROJECT.elsewhere),
         lambda: imported.not_here(WANTED, PROJECT.elsewhere),
     ):
         with pytest.raises(RefusedError, match="the record was edited") as caught:
@@ -574,7 +574,7 @@ def test_a_folder_is_written_as_listed(tmp_path: Path) -> None:
     listing = json.dumps([{"relpath": "a/b.txt", "md5": HELLO}]).encode()
     oid = hashlib.md5(listing, usedforsecurity=False).hexdigest()
     found = stores(Store(**{f"{oid}_dir": listing, HELLO: b"hello"}))
-    audit.fetch(found, Entry("score", "cell", f"{oid}.dir", 5, 1), tmp_path / "cell")
+    audit.fetch(found, LockedPath("score", "cell", f"{oid}.dir", 5, 1), tmp_path / "cell")
     assert (tmp_path / "cell" / "a" / "b.txt").read_bytes() == b"hello"
 
 

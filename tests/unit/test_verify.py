@@ -22,24 +22,28 @@ from safetensors.numpy import save_file
 
 from driftline.commands.verify import verify as command
 from driftline.errors import InputError, RefusedError
-from driftline.schema.artifacts import FileDigest, Manifest
+from driftline.schema.artifacts import FileDigest, Manifest, Reference
 from driftline.schema.values import dump, sealed
 from driftline.store import digest, facts
+from driftline.store.digest import Difference
 from driftline.verify import lock as locks
 from driftline.verify import locked, objects, parts, workspace
 from driftline.verify.audit import verify
+from driftline.verify.expected import Expected, readers
 from driftline.verify.hashes import Hashes, folder_md5, md5_of, plain_files
-from driftline.verify.lock import Entry, Lock
-from driftline.verify.problems import Problem, shown
+from driftline.verify.lock import Lock, LockedPath
+from driftline.verify.problems import Deviation, Problem, shown
+from driftline.verify.problems import problems as problems_of
 from driftline.verify.remedies import Remedies
+from driftline.verify.survey import Actual, WorkingTree
 from tests import factories
 from tests.checkpoints import CONFIG, write_json
 
 A, B, C = (letter * 32 for letter in "abc")
 
 
-def entry(path: str, md5: str = A, size: int = 3, stage: str = "make") -> Entry:
-    return Entry(stage, path, md5, size, 1 if md5.endswith(".dir") else None)
+def entry(path: str, md5: str = A, size: int = 3, stage: str = "make") -> LockedPath:
+    return LockedPath(stage, path, md5, size, 1 if md5.endswith(".dir") else None)
 
 
 def written(stages: dict[str, Any], path: str = "dvc.lock") -> Path:
@@ -78,12 +82,12 @@ def test_a_lock_file_says_who_made_and_who_read_what() -> None:
     written(STAGES)
     written({"probe": {"outs": [{"path": "artifacts/env", "md5": C, "size": 1}]}}, "probe/dvc.lock")
     lock = locks.read()
-    assert lock.outs["artifacts/a"] == Entry("make", "artifacts/a", f"{A}.dir", 3, 2)
+    assert lock.outs["artifacts/a"] == LockedPath("make", "artifacts/a", f"{A}.dir", 3, 2)
     assert lock.outs["artifacts/a"].is_folder and not lock.outs["artifacts/a/b.json"].is_folder
     assert [dep.path for dep in lock.deps] == ["artifacts/a"]
     assert [dep.path for dep in lock.reads("use")] == ["artifacts/a"] and not lock.reads("make")
     assert lock.maker("artifacts/env") == "probe/dvc.yaml:probe"
-    assert locked.probed(lock.outs["artifacts/env"])
+    assert lock.outs["artifacts/env"].probed and not lock.outs["artifacts/a"].probed
 
 
 @pytest.mark.parametrize(
@@ -113,7 +117,7 @@ def test_files_that_dvc_tracks_are_their_own_stage() -> None:
     out = {"path": "cell", "hash": "md5", "md5": f"{A}.dir", "size": 9, "nfiles": 4}
     (home / "cell.dvc").write_text(yaml.safe_dump({"outs": [out]}))
     found = locks.read().outs["imports/mlx/audit/4bit/cell"]
-    assert found == Entry("imports/mlx/audit/4bit/cell.dvc", found.path, f"{A}.dir", 9, 4)
+    assert found == LockedPath("imports/mlx/audit/4bit/cell.dvc", found.path, f"{A}.dir", 9, 4)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +151,7 @@ def test_what_is_no_whole_lock_file_is_refused_and_named(text: str) -> None:
 @pytest.mark.parametrize("md5", ["1" * 32, "0" * 31 + "1", "1234e" + "5" * 27])
 def test_an_md5_that_looks_like_a_number_is_an_md5(md5: str) -> None:
     Path("dvc.lock").write_text(f"stages: {{a: {{outs: [{{path: x, md5: {md5}, size: 010}}]}}}}")
-    assert locks.read().outs["x"] == Entry("a", "x", md5, 10, None)
+    assert locks.read().outs["x"] == LockedPath("a", "x", md5, 10, None)
 
 
 def test_a_lock_file_that_is_no_text_is_refused() -> None:
@@ -176,7 +180,7 @@ def test_a_lock_file_cut_anywhere_is_refused_or_says_less() -> None:
 
 
 def problems(lock: Lock, *, deep: bool = False, but: tuple[str, ...] = ()) -> list[Problem]:
-    return list(locked.contradictions(lock, locked.Here(Hashes(), deep), but))
+    return list(locked.contradictions(lock, WorkingTree(Hashes(), deep), but))
 
 
 def test_a_lock_file_that_agrees_has_no_contradiction() -> None:
@@ -219,8 +223,8 @@ def test_a_file_in_an_out_that_a_stage_read_is_what_lies_there() -> None:
     folder.mkdir(parents=True)
     (folder / "a.jsonl").write_text("one")
     one = hashlib.md5(b"one").hexdigest()
-    out = Entry("prompts", "artifacts/prompts", folder_md5({"a.jsonl": one}), 3, 1)
-    here = locked.Here(Hashes(), deep=True)
+    out = LockedPath("prompts", "artifacts/prompts", folder_md5({"a.jsonl": one}), 3, 1)
+    here = WorkingTree(Hashes(), deep=True)
     right = Lock({out.path: out}, (entry("artifacts/prompts/a.jsonl", one, stage="score"),))
     assert list(locked.others_read(right, here, ())) == []
     wrong = Lock({out.path: out}, (entry("artifacts/prompts/a.jsonl", B, stage="score"),))
@@ -235,11 +239,11 @@ def test_a_folder_of_outs_is_compared_only_when_all_of_it_is_here() -> None:
         Path("artifacts/cells", name).mkdir(parents=True)
         Path("artifacts/cells", name, "cell.json").write_text(name)
     outs = {
-        path: Entry("score", path, Hashes().oid(Path(path)), 1, 1)
+        path: LockedPath("score", path, Hashes().oid(Path(path)), 1, 1)
         for path in ("artifacts/cells/a", "artifacts/cells/b")
     }
-    lock = Lock(outs, (Entry("grade", "artifacts/cells", f"{C}.dir", 2, 2),))
-    here = locked.Here(Hashes(), deep=True)
+    lock = Lock(outs, (LockedPath("grade", "artifacts/cells", f"{C}.dir", 2, 2),))
+    here = WorkingTree(Hashes(), deep=True)
     assert [each.stage for each in locked.others_read(lock, here, ())] == ["grade"]
     (Path("artifacts/cells/b") / "cell.json").unlink()
     Path("artifacts/cells/b").rmdir()
@@ -249,11 +253,11 @@ def test_a_folder_of_outs_is_compared_only_when_all_of_it_is_here() -> None:
 def test_a_lock_file_is_sound_when_all_that_is_here_is_as_it_says() -> None:
     Path("a").write_text("one")
     right = Lock({"a": entry("a", hashlib.md5(b"one").hexdigest()), "gone": entry("gone")})
-    here = locked.Here(Hashes(), deep=True)
+    here = WorkingTree(Hashes(), deep=True)
     assert locked.sound(right, here, ())
     assert not locked.sound(Lock({"a": entry("a")}), here, ())
     assert locked.sound(Lock({"a": entry("a")}), here, ("a",))
-    assert locked.sound(Lock({"a": entry("a")}), locked.Here(Hashes(), deep=False), ())
+    assert locked.sound(Lock({"a": entry("a")}), WorkingTree(Hashes(), deep=False), ())
 
 
 # ---------------------------------------------------------------------------------------- digests
@@ -274,8 +278,8 @@ def test_a_folders_md5_is_dvcs_own(here: Path) -> None:
     said = yaml.safe_load((here / "folder.dvc").read_text())["outs"][0]
     assert Hashes().oid(here / "folder") == said["md5"]
     assert len(plain_files(here / "folder")) == said["nfiles"] == len(NAMES)
-    found = locked.Here(Hashes(), deep=True)
-    assert found.differs(Entry("", "folder", said["md5"], said["size"], said["nfiles"])) == ""
+    found = WorkingTree(Hashes(), deep=True)
+    assert found.differs(LockedPath("", "folder", said["md5"], said["size"], said["nfiles"])) == ""
 
 
 @given(st.dictionaries(st.text(min_size=1), st.sampled_from((A, B, C))))
@@ -321,13 +325,84 @@ def rows(**files: str) -> list[FileDigest]:
 def test_files_are_compared_by_name_size_and_what_was_read() -> None:
     expected = rows(a="1:aa", b="2:bb", c="3:cc", d="4:dd", e="5:ee")
     found = rows(b="2:bb", c="4:cc", d="4", e="5:ff", f="6")
-    lines = [(each.what, each.path, each.detail) for each in workspace.compare(expected, found)]
-    assert lines == [
-        ("extra", "f", ""),
-        ("missing", "a", ""),
-        ("changed", "c", "3 bytes recorded, 4 here"),
-        ("changed", "e", "sha256 ee… recorded, ff… here"),
+    row = Expected("artifacts/x", "artifact", tuple(expected), None)
+    differences = workspace.compare(row, Actual(tuple(found)))
+    assert [(each.what, each.path, each.detail) for each in differences] == [
+        ("extra", "artifacts/x/f", ""),
+        ("missing", "artifacts/x/a", ""),
+        ("changed", "artifacts/x/c", "3 bytes recorded, 4 here"),
+        ("changed", "artifacts/x/e", "sha256 ee… recorded, ff… here"),
     ]
+
+
+def test_a_record_that_contradicts_another_is_told_where_its_files_are_as_it_says() -> None:
+    row = Expected(
+        "artifacts/drift", "manifest", tuple(rows(a="1:aa")), None, contradiction="other"
+    )
+    (told,) = workspace.compare(row, Actual(tuple(rows(a="1:aa"))))
+    assert (told.what, told.path, told.detail) == ("changed", "artifacts/drift", "other")
+    (told,) = workspace.compare(row, Actual(tuple(rows(a="2:bb"))))
+    assert (told.path, told.detail) == ("artifacts/drift/a", "1 bytes recorded, 2 here")
+
+
+def test_a_link_is_all_that_is_said_of_a_folder() -> None:
+    link = Difference("refused", "artifacts/x/link", "is a symlink")
+    row = Expected("artifacts/x", "artifact", tuple(rows(a="1:aa")), None)
+    assert workspace.compare(row, Actual(refused=link)) == (link,)
+
+
+def test_a_folder_is_read_when_asked_for_and_not_at_all_when_a_link_is_in_it(here: Path) -> None:
+    folder = here / "x"
+    folder.mkdir()
+    for name in ("big", "small"):
+        (folder / name).write_text(name)
+    sha256 = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("big", "small")}
+    shallow, deep = (WorkingTree(Hashes(), deep=deep) for deep in (False, True))
+    read = {each.path: each.sha256 for each in shallow.look("x", ("small",)).files}
+    assert read == {"big": "", "small": sha256["small"]}
+    assert {each.path: each.sha256 for each in deep.look("x").files} == sha256
+    (folder / "link").symlink_to("big")
+    assert deep.look("x") == Actual(refused=deep.refused("x"))
+    refused = deep.refused("x")
+    assert refused is not None and refused.path == "x/link"
+
+
+def test_who_was_made_from_what_is_listed_by_input() -> None:
+    one, other = (Reference(name=name, identity=name) for name in ("a", "b"))
+    texts = Manifest(name="texts/x", inputs=(one,), files=())
+    cell = factories.record("llamacpp/audit/q8_0").model_copy(update={"inputs": (one, other)})
+    assert readers([texts], {"r": cell}) == {one: ["texts/x", "cells/r"], other: ["cells/r"]}
+
+
+def deviation(*differences: Difference, **changes: Any) -> Deviation:
+    return Deviation("artifacts/a", differences, **changes)
+
+
+def test_one_difference_is_a_problem_of_its_own_name() -> None:
+    lock = Lock({"artifacts/a": entry("artifacts/a")})
+    changed = Difference("changed", "artifacts/a/b", "other")
+    (told,) = problems_of([deviation(changed, why=("because",), stale=True)], lock)
+    assert told == Problem(
+        *("workspace", "artifacts/a/b", "changed", "other\nbecause", "make"),
+        out="artifacts/a",
+        stale=True,
+    )
+
+
+def test_several_differences_of_an_out_are_one_problem_that_lists_them() -> None:
+    extra = [Difference("extra", f"artifacts/a/{n}") for n in range(9)]
+    (told,) = problems_of([deviation(*extra[:4]), deviation(*extra[4:])], Lock())
+    assert (told.object, told.what, told.stage) == ("artifacts/a", "extra", "")
+    assert told.detail.splitlines() == [*(f"extra    {n}" for n in range(8)), "and 1 more"]
+    changed = Difference("changed", "artifacts/a/b", "other")
+    (told,) = problems_of([deviation(extra[0], changed)], Lock())
+    assert (told.what, told.detail) == ("changed", "extra    0\nchanged  b: other")
+
+
+def test_the_lock_file_and_the_working_tree_are_two_places() -> None:
+    changed = Difference("changed", "artifacts/a")
+    told = problems_of([deviation(changed), deviation(changed, place="dvc.lock")], Lock())
+    assert [each.place for each in told] == ["workspace", "dvc.lock"]
 
 
 @pytest.fixture
@@ -507,7 +582,7 @@ class TestRemedies:
         for store in (self.data, self.there):
             self.oid = store.put(b"one")
             self.folder = store.put_folder({"file": self.oid})
-        self.entry = Entry("make@x", "artifacts/a", self.folder, 3, 1)
+        self.entry = LockedPath("make@x", "artifacts/a", self.folder, 3, 1)
         self.expected = tuple(rows(file=f"3:{hashlib.sha256(b'one').hexdigest()}"))
 
     def remedy(self, problem: Problem, *, remote: bool = False, head: bool = False) -> str:

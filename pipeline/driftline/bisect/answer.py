@@ -108,8 +108,8 @@ def answer(question: Question, *, confirm: bool, say: Say) -> Answer:
             return run.bad
 
         names = [group.name for group in question.groups]
-        found = search.search(names, bad, ends=ends)
-    return Answer(question, found, tuple(made))
+        guilty = search.search(names, bad, ends=ends)
+    return Answer(question, guilty, tuple(made))
 
 
 class _CannotRunError(Exception):
@@ -161,8 +161,8 @@ def _measured(
         for target in question.targets:
             if target.cell == cell:
                 key = target.key
-                found = grade(items[key], prompts[key], answers.get(key), cell)
-                if found.state != "correct":
+                score = grade(items[key], prompts[key], answers.get(key), cell)
+                if score.state != "correct":
                     wrong.add(target.pair)
     return frozenset(wrong), None, 2 * len(wrong) >= len(question.targets)
 
@@ -189,10 +189,10 @@ def _mean_kl(project: Params, hop: MovedHop, cells: Mapping[str, CellRecord]) ->
     for record in (parent, child):
         home = scored.CELLS / record.cell.id
         sources = plan.sources(project, record.cell)
-        found = texts.distributions(home, record.forced, sources).get(text)
-        if found is None:
+        distributions = texts.distributions(home, record.forced, sources).get(text)
+        if distributions is None:
             raise _CannotRunError(f"{record.cell.id}: no distributions: {record.not_forced}")
-        kept.append(found)
+        kept.append(distributions)
     drift = distribution_drift(*kept)
     if drift is None:
         raise _CannotRunError("the two cells have no teacher-forced sequence in common")

@@ -77,9 +77,10 @@ class MovedHop:
 
 def moved_hops(good: Evidence, bad: Evidence) -> tuple[MovedHop, ...]:
     """Hops of both sides that drift more in BAD, by how much more, most first."""
-    found = []
+    hops = []
     for cell in shared_cells(good, bad):
         was, now = good.hops.get(cell), bad.hops.get(cell)
         if was and now and was.kl and now.kl and was.hop == now.hop:
-            found.append(MovedHop(was.hop.parent, cell, was.kl.value, now.kl.value))
-    return tuple(sorted((h for h in found if h.factor >= KL_MOVED), key=lambda h: -h.factor))
+            hops.append(MovedHop(was.hop.parent, cell, was.kl.value, now.kl.value))
+    worse = (hop for hop in hops if hop.factor >= KL_MOVED)
+    return tuple(sorted(worse, key=lambda hop: -hop.factor))

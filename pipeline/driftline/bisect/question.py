@@ -145,7 +145,7 @@ def _side(name: str) -> Side:
 
 def _changed(good: Side, bad: Side) -> tuple[str, ...]:
     """Files that differ, relative to the project."""
-    found = history.git(
+    listed = history.git(
         "diff-tree",
         "-r",
         "-z",
@@ -155,27 +155,27 @@ def _changed(good: Side, bad: Side) -> tuple[str, ...]:
         good.commit,
         bad.commit,
     )
-    return tuple(path for path in found.split("\0") if path)
+    return tuple(path for path in listed.split("\0") if path)
 
 
 def _json_keys(good: Side, bad: Side, changed: Iterable[str]) -> dict[str, frozenset[str]]:
     """Top-level keys that differ, of tokenizer configs that both sides have."""
-    found = {}
+    differing = {}
     for path in changed:
         if path.endswith(mixing.TOKENIZER_CONFIG) and path in good.paths & bad.paths:
             was, now = json_at(good.commit, path), json_at(bad.commit, path)
             keys = was.keys() | now.keys()
-            found[path] = frozenset(key for key in keys if was.get(key) != now.get(key))
-    return found
+            differing[path] = frozenset(key for key in keys if was.get(key) != now.get(key))
+    return differing
 
 
 def json_at(commit: str, path: str) -> dict[str, Any]:
     """A JSON object of a commit; an empty one where it is none."""
     try:
-        found = json.loads(history.git("show", f"{commit}:./{path}"))
+        value = json.loads(history.git("show", f"{commit}:./{path}"))
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _code_differs(good: Evidence, bad: Evidence, changed: Iterable[str]) -> bool:
@@ -234,17 +234,17 @@ def _moved(
             )
         return (), _hop(good, bad, only_cells, "")
     everything = moved.moved(good.evidence, bad.evidence)
-    found = [each for each in everything if not only_cells or each.cell in only_cells]
-    known = sorted({each.key for each in found})
+    verdicts = [each for each in everything if not only_cells or each.cell in only_cells]
+    known = sorted({each.key for each in verdicts})
     for key in only_items:
         if key not in known:
             raise InputError(
                 f'--item "{key}": its verdict did not move from correct{did_you_mean(key, known)}',
                 remedy=f"moved: {', '.join(known[:10]) or 'none'}",
             )
-    found = [each for each in found if not only_items or each.key in only_items]
-    if found:
-        return tuple(found), None
+    verdicts = [each for each in verdicts if not only_items or each.key in only_items]
+    if verdicts:
+        return tuple(verdicts), None
     none = f"no verdict moved from correct between {good.name} and {bad.name}"
     none += _elsewhere(good, bad, len(everything))
     if by == "verdict":

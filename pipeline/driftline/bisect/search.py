@@ -94,11 +94,11 @@ def search(names: Sequence[str], bad: Bad, *, ends: Ends = "recorded") -> Found:
         runs.expect_ends()
         mended: bool | None = False
         while mended is False:
-            found = _minimal(rest, runs)
-            rest = tuple(name for name in rest if name not in found)
+            minimal = _minimal(rest, runs)
+            rest = tuple(name for name in rest if name not in minimal)
             after = runs(rest)
             mended = None if after is None else not after
-            guilty.append(Guilty(found, mended))
+            guilty.append(Guilty(minimal, mended))
         runs.expect_bad()
         runs.expect_good()
         runs.expect_any()
@@ -163,8 +163,8 @@ class _Runs:
 
 def _minimal(names: tuple[str, ...], runs: _Runs) -> tuple[str, ...]:
     """A 1-minimal bad part of `names`, which are bad; in their order."""
-    found = _ddmin(_halved(names, runs), runs)
-    return tuple(name for name in names if name in found)
+    minimal = _ddmin(_halved(names, runs), runs)
+    return tuple(name for name in names if name in minimal)
 
 
 def _halved(names: tuple[str, ...], runs: _Runs) -> tuple[str, ...]:
@@ -173,15 +173,15 @@ def _halved(names: tuple[str, ...], runs: _Runs) -> tuple[str, ...]:
     The first names, up to some one, are bad, and without that one they are not: halving finds it.
     It belongs to the answer; if it is not all of it, the rest lies among the names before it.
     """
-    found: tuple[str, ...] = ()
-    while True:  # law: found and names together are bad
+    needed: tuple[str, ...] = ()
+    while True:  # law: needed and names together are bad
         low, high = 0, len(names)
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if runs((*found, *names[:middle])) else (middle, high)
-        found, names = (*found, names[high - 1]), names[: high - 1]
-        if runs(found):
-            return found
+            low, high = (low, middle) if runs((*needed, *names[:middle])) else (middle, high)
+        needed, names = (*needed, names[high - 1]), names[: high - 1]
+        if runs(needed):
+            return needed
         runs.expect_bad()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from driftline.compare.sides import Key, Sides, differing, mark, short, there, value_at
+from driftline.compare.sides import Key, Sides, differing, short, short_digest, there, value_at
 from driftline.evidence.lineage import Evidence
 from driftline.schema.artifacts import BASE, ArtifactRecord, TensorDigest
 from driftline.schema.comparison import Detail
@@ -27,10 +27,10 @@ def _parts(name: str, before: Evidence, after: Evidence) -> dict[str, tuple[Deta
     old, new = before.artifacts[name], after.artifacts[name]
     if old.identity == new.identity:
         return {}
-    found: dict[str, list[Detail]] = {}
+    parts: dict[str, list[Detail]] = {}
     if old.facts and new.facts:
         if old.facts.tensors_sha256 != new.facts.tensors_sha256:
-            found["weights"] = list(_tensors(before.tensors(name), after.tensors(name)))
+            parts["weights"] = list(_tensors(before.tensors(name), after.tensors(name)))
         told = {
             "tokenizer": old.facts.tokenizer_sha256 != new.facts.tokenizer_sha256,
             "template": old.facts.template_sha256 != new.facts.template_sha256,
@@ -38,15 +38,15 @@ def _parts(name: str, before: Evidence, after: Evidence) -> dict[str, tuple[Deta
         for field, was, now in differing(old.facts.metadata, new.facts.metadata):
             part = part_of(field)
             detail = Detail(what=field, before=short(was or ""), after=short(now or ""))
-            found.setdefault(part if told.get(part) else "config", []).append(detail)
-    if not found:
-        found["files"] = [
+            parts.setdefault(part if told.get(part) else "config", []).append(detail)
+    if not parts:
+        parts["files"] = [
             Detail(what=f"changed file {each.path}")
             if each.what == "changed"
             else there(each.path, before=each.what == "missing", after=each.what == "extra")
             for each in differences(old.files, new.files)
         ]
-    return {part: tuple(found[part]) for part in PARTS if part in found}
+    return {part: tuple(parts[part]) for part in PARTS if part in parts}
 
 
 def _tensors(old: Iterable[TensorDigest], new: Iterable[TensorDigest]) -> Iterator[Detail]:
@@ -101,8 +101,8 @@ def source(before: Evidence, after: Evidence) -> Iterator[tuple[Key, Sides]]:
 
 def _part_digest(record: ArtifactRecord, part: str) -> str:
     if record.facts is None or part == "files":
-        return mark(record.identity)
-    return mark(
+        return short_digest(record.identity)
+    return short_digest(
         {
             "weights": record.facts.tensors_sha256,
             "tokenizer": record.facts.tokenizer_sha256,
@@ -138,4 +138,4 @@ def adapters(before: Evidence, after: Evidence) -> Iterator[tuple[Key, Sides]]:
 
 
 def _identity(record: ArtifactRecord | None) -> str:
-    return mark(record.identity) if record else ""
+    return short_digest(record.identity) if record else ""

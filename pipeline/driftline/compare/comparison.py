@@ -62,7 +62,7 @@ def compare(before: Evidence, after: Evidence, *, common: bool = False) -> Compa
     """
     inputs = Inputs(before, after)
     cells = _Cells(before, after, common)
-    found = tuple(cells.compared())
+    compared = tuple(cells.compared())
     hops = tuple(cells.hops())
     caused = inputs.consequences
     return ComparisonReport(
@@ -72,18 +72,18 @@ def compare(before: Evidence, after: Evidence, *, common: bool = False) -> Compa
         inputs=inputs.changes,
         consequences=tuple(each for each in caused if _explained(each)),
         unexplained=(*(each for each in caused if not _explained(each)), *cells.unexplained),
-        cells=_corrected_cells(found),
+        cells=_corrected_cells(compared),
         added_cells=tuple(sorted(after.cells.keys() - before.cells.keys())),
         removed_cells=tuple(sorted(before.cells.keys() - after.cells.keys())),
-        same_cells=len(before.cells.keys() & after.cells.keys()) - len(found),
+        same_cells=len(before.cells.keys() & after.cells.keys()) - len(compared),
         hops=corrected(hops),
         same_hops=len(before.hops.keys() & after.hops.keys()) - len(hops),
     )
 
 
-def _explained(found: Consequence) -> bool:
+def _explained(consequence: Consequence) -> bool:
     """What is on one side only follows from params.yaml: there is nothing to be explained."""
-    return bool(found.because) or not (found.before and found.after)
+    return bool(consequence.because) or not (consequence.before and consequence.after)
 
 
 @dataclass(frozen=True)
@@ -185,14 +185,14 @@ class _Cells:
         keys: set[str] = set()
         repinned: set[str] = set()
         for name in (name for name in old if name in new):
-            found = self._evalsets.get(name)
-            if found is None:
+            both = self._evalsets.get(name)
+            if both is None:
                 reasons.append(f"evalset {name} is on one side only")
                 continue
-            if found.obstacle:
-                reasons.append(f"evalset {name}: {found.obstacle}")
-            keys |= {f"{name}/{item}" for item in found.same}
-            repinned |= {f"{name}/{item}" for item in found.repinned}
+            if both.obstacle:
+                reasons.append(f"evalset {name}: {both.obstacle}")
+            keys |= {f"{name}/{item}" for item in both.same}
+            repinned |= {f"{name}/{item}" for item in both.repinned}
         if reasons and not (self.common and keys):
             none = "; no item in common" if self.common else ""
             return _Asked(reason="; ".join(reasons) + none)
@@ -203,12 +203,12 @@ class _Cells:
         """Evalsets of both sides; one that is the same is not asked item by item."""
         old = {each.name: each.sha256 for each in self.before.index.evalsets}
         new = {each.name: each.sha256 for each in self.after.index.evalsets}
-        found = {}
+        evalsets = {}
         for name in old.keys() & new.keys():
             items = self.before.evalset(name)
             other = items if old[name] == new[name] else self.after.evalset(name)
-            found[name] = _evalset(items, other)
-        return found
+            evalsets[name] = _evalset(items, other)
+        return evalsets
 
     def _same_items(self, cell: str) -> bool:
         path = f"{CELLS}/{cell}/{ITEMS}"
@@ -218,24 +218,24 @@ class _Cells:
         name = new.cell.id
         before = self.before.items(name)
         after = before if self._same_items(name) else self.after.items(name)
-        judged = _Judged(before, after, asked.keys, old.unstable | new.unstable)
-        if judged.changed and _same_inputs(old, new) and "unstable" not in _states(old, new):
+        answers = _Answers(before, after, asked.keys, old.unstable | new.unstable)
+        if answers.changed and _same_inputs(old, new) and "unstable" not in _states(old, new):
             self.unexplained.append(
                 Consequence(
                     kind="answers",
-                    name=f"{name}: {len(judged.changed)} of {len(judged.keys)} answers",
+                    name=f"{name}: {len(answers.changed)} of {len(answers.keys)} answers",
                     before=old.completions_sha256 or "",
                     after=new.completions_sha256 or "",
                 )
             )
         return CellComparison(
             cell=name,
-            remarks=tuple(judged.remarks(asked)),
-            items=len(judged.keys),
-            changed=len(judged.changed),
-            worse=judged.flips("worse"),
-            better=judged.flips("better"),
-            scores=judged.scores,
+            remarks=tuple(answers.remarks(asked)),
+            items=len(answers.keys),
+            changed=len(answers.changed),
+            worse=answers.flips("worse"),
+            better=answers.flips("better"),
+            scores=answers.scores,
         )
 
     # ----------------------------------------------------------------------------------- hops
@@ -244,12 +244,12 @@ class _Cells:
         """Hops both sides have, but for those that drift exactly as they did."""
         for child in sorted(self.before.hops.keys() & self.after.hops.keys()):
             old, new = self.before.hops[child], self.after.hops[child]
-            found = HopComparison(parent=new.hop.parent, child=child, kind=new.hop.kind)
+            hop = HopComparison(parent=new.hop.parent, child=child, kind=new.hop.kind)
             reason = "; ".join(self._hop_obstacles(old, new))
             if reason:
-                yield found.model_copy(update={"reason": reason})
+                yield hop.model_copy(update={"reason": reason})
             elif not self._same_items(child):
-                yield hop_comparison(found, self.before.items(child), self.after.items(child))
+                yield hop_comparison(hop, self.before.items(child), self.after.items(child))
 
     def _hop_obstacles(self, old: HopEvidence, new: HopEvidence) -> Iterator[str]:
         for side, hop in ((self.before, old), (self.after, new)):
@@ -296,7 +296,7 @@ def _same_inputs(old: CellRecord, new: CellRecord) -> bool:
     )
 
 
-class _Judged:
+class _Answers:
     """One cell's golden prompts on both sides, those that may be compared.
 
     `allowed` restricts them (None: all), `unstable` are left out: a cell that does not repeat an
@@ -322,12 +322,12 @@ class _Judged:
 
     def flips(self, which: str) -> tuple[Flip, ...]:
         """Items whose verdict went that way, sorted by key."""
-        found = []
+        flips = []
         for key in sorted(self.keys):
             old, new = self.before[key].state, self.after[key].state
             if old and new and flip(old, new) == which:
-                found.append(Flip(key=key, before=old, after=new))
-        return tuple(found)
+                flips.append(Flip(key=key, before=old, after=new))
+        return tuple(flips)
 
     @property
     def scores(self) -> PairedScores | None:

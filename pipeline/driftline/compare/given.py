@@ -6,7 +6,16 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from driftline.compare.kinds import RUNS_IN
-from driftline.compare.sides import Key, Sides, differing, mark, short, text_of, there, value_at
+from driftline.compare.sides import (
+    Key,
+    Sides,
+    differing,
+    short,
+    short_digest,
+    text_of,
+    there,
+    value_at,
+)
 from driftline.evidence.lineage import Evidence
 from driftline.project import routes
 from driftline.schema.comparison import PRESENT, Detail
@@ -151,7 +160,9 @@ def _items(old: Mapping[str, ItemDigest], new: Mapping[str, ItemDigest]) -> Iter
     named = False
     for item, a, b in differing(was, now):
         named = True
-        yield Detail(what=item, before=mark(a) if a else "", after=mark(b) if b else "")
+        yield Detail(
+            what=item, before=short_digest(a) if a else "", after=short_digest(b) if b else ""
+        )
     if not named and list(old) != list(new):
         yield Detail(what="the same items in another order")
 
@@ -160,7 +171,7 @@ def _evalset(count: int | None, items: Mapping[str, ItemDigest]) -> str:
     if count is None:
         return ""
     listed = "".join(f"{each.id} {each.sha256}\n" for each in items.values())
-    digest = f", {mark(sha256_text(listed))}" if items else ""
+    digest = f", {short_digest(sha256_text(listed))}" if items else ""
     return f"{count} item{'' if count == 1 else 's'}{digest}"
 
 
@@ -185,4 +196,4 @@ def corpora(before: Evidence, after: Evidence) -> Iterator[tuple[Key, Sides]]:
 def _corpus(corpus: Mapping[str, Any] | None) -> str:
     if corpus is None:
         return ""
-    return f"{mark(corpus['text'])}, windows of {corpus.get('window')}"
+    return f"{short_digest(corpus['text'])}, windows of {corpus.get('window')}"

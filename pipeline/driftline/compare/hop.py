@@ -53,12 +53,12 @@ _NONE = _Paired((), (), ())
 
 
 def hop_comparison(
-    found: HopComparison, before: Mapping[str, ItemEvidence], after: Mapping[str, ItemEvidence]
+    hop: HopComparison, before: Mapping[str, ItemEvidence], after: Mapping[str, ItemEvidence]
 ) -> HopComparison:
     """A hop with its drift then and now, over sequences of the same ids.
 
     Args:
-        found: the hop, without figures.
+        hop: that of both sides, without figures.
         before: what was measured of each sequence then.
         after: what is now.
     """
@@ -70,11 +70,11 @@ def hop_comparison(
         "rows": sum(paired.rows),
     }
     if not paired.rows:
-        return found.model_copy(
+        return hop.model_copy(
             update={**counts, "reason": "no teacher-forced sequence has the same ids on both sides"}
         )
     difference = paired_means(paired.before, paired.after, paired.rows)
-    return found.model_copy(
+    return hop.model_copy(
         update={
             **counts,
             "before": _weighted(paired.before, paired.rows),

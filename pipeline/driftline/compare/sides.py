@@ -46,7 +46,7 @@ def short(text: str) -> str:
     return _DIGEST.sub(r"\1…", text)
 
 
-def mark(digest: str | None) -> str:
+def short_digest(digest: str | None) -> str:
     """A sha256 by its first 12 digits."""
     return digest[:12] if digest else "none"
 
@@ -58,7 +58,7 @@ def there(name: str, *, before: bool, after: bool) -> Detail:
 
 def value_at(params: Mapping[str, Any], *keys: str) -> Any:
     """A value of params.yaml; an empty mapping where there is none."""
-    found: Any = params
+    value: Any = params
     for key in keys:
-        found = found.get(key, {}) if isinstance(found, Mapping) else {}
-    return {} if found is None else found
+        value = value.get(key, {}) if isinstance(value, Mapping) else {}
+    return {} if value is None else value

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from driftline.compare.sides import Key, Sides, differing, mark, text_of, there, value_at
+from driftline.compare.sides import Key, Sides, differing, short_digest, text_of, there, value_at
 from driftline.errors import RefusedError
 from driftline.evidence.lineage import REMEDY, Evidence
 from driftline.project import routes
@@ -63,8 +63,8 @@ def environment_differences(
     if old.get("converter_sha256") != new.get("converter_sha256"):
         detail = Detail(
             what="GGUF converter",
-            before=mark(old.get("converter_sha256")),
-            after=mark(new.get("converter_sha256")),
+            before=short_digest(old.get("converter_sha256")),
+            after=short_digest(new.get("converter_sha256")),
         )
         versions = [
             _package(value_at(side, "distributions", CONVERTER), False) for side in (old, new)
@@ -81,7 +81,7 @@ def environment_differences(
 def _package(found: Mapping[str, str] | None, same_version: bool) -> str:
     if not found:
         return ""
-    files = f" (files {mark(found.get('files_sha256'))})" if same_version else ""
+    files = f" (files {short_digest(found.get('files_sha256'))})" if same_version else ""
     return f"{found.get('version')}{files}"
 
 

@@ -12,13 +12,13 @@ from driftline.evidence.lineage import (
     RECORD,
     TENSORS,
     Evidence,
-    Fault,
 )
 from driftline.project import routes
 from driftline.schema.artifacts import BASE, ArtifactRecord
 from driftline.schema.cells import CellRecord
 from driftline.schema.values import canonical_json
 from driftline.store import digest
+from driftline.store.digest import Difference
 
 SOURCE = routes.FORMATS["checkpoint"].artifact(BASE, "")
 SAYING_ORIGIN = frozenset(
@@ -29,7 +29,7 @@ SAYING_ORIGIN = frozenset(
 """Kinds of artifacts whose files name their source."""
 
 
-def faults(evidence: Evidence, doubted: Collection[str] = ()) -> Iterator[Fault]:
+def faults(evidence: Evidence, doubted: Collection[str] = ()) -> Iterator[Difference]:
     """Everything in which the records contradict themselves or each other.
 
     Takes time linear in the records and their ancestors; no artifact is read.
@@ -48,12 +48,12 @@ def faults(evidence: Evidence, doubted: Collection[str] = ()) -> Iterator[Fault]
                 *_parents(record, known),
                 *_provenance(record, known),
             ):
-                yield Fault("broken", path, f": {problem}")
+                yield Difference("broken", path, problem)
     for name, cell in evidence.cells.items():
         path = f"{CELLS}/{name}/{CELL}"
         if path not in doubted:
             for problem in _cell(cell, known):
-                yield Fault("broken", path, f": {problem}")
+                yield Difference("broken", path, problem)
 
 
 class _Known:
@@ -88,19 +88,19 @@ def descendants(evidence: Evidence, name: str) -> tuple[str, ...]:
     for record in evidence.artifacts.values():
         for parent in record.parents:
             children.setdefault(parent.name, []).append(record.name)
-    found, waiting = set(), [name]
+    made, waiting = set(), [name]
     while waiting:
         for child in children.get(waiting.pop(), ()):
-            if child not in found:
-                found.add(child)
+            if child not in made:
+                made.add(child)
                 waiting.append(child)
-    touched = found | {name}
+    touched = made | {name}
     cells = {
         f"{CELLS}/{cell.cell.id}"
         for cell in evidence.cells.values()
         if touched & {reference.name for reference in cell.inputs}
     }
-    return tuple(sorted(found | cells))
+    return tuple(sorted(made | cells))
 
 
 def ancestors(evidence: Evidence, name: str) -> tuple[str, ...]:
@@ -129,15 +129,15 @@ def _content(record: ArtifactRecord, known: _Known) -> Iterator[str]:
     identity = digest.identity(record.files)
     if identity != record.identity:
         yield f"identity {record.identity[:12]}… does not follow from its files ({identity[:12]}…)"
-    found = record.facts
-    if found is None:
+    facts = record.facts
+    if facts is None:
         yield "it has no facts"
         return
-    if found.metadata_sha256 != digest.sha256_text(canonical_json(found.metadata)):
-        yield f"metadata_sha256 {found.metadata_sha256[:12]}… does not follow from its metadata"
+    if facts.metadata_sha256 != digest.sha256_text(canonical_json(facts.metadata)):
+        yield f"metadata_sha256 {facts.metadata_sha256[:12]}… does not follow from its metadata"
     listed = known.digests.get(f"{ARTIFACTS}/{record.name}/{TENSORS}")
-    if found.tensors_sha256 != listed:
-        yield f"tensors_sha256 {found.tensors_sha256[:12]}…, its {TENSORS} has {_short(listed)}"
+    if facts.tensors_sha256 != listed:
+        yield f"tensors_sha256 {facts.tensors_sha256[:12]}…, its {TENSORS} has {_short(listed)}"
     yield from _environment(record.environment_sha256, known)
 
 

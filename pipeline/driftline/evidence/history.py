@@ -32,12 +32,12 @@ class FolderTree:
     @cached_property
     def _paths(self) -> tuple[str, ...]:
         top = os.fspath(self._folder)
-        found = (
+        files = (
             f"{folder}{os.sep}{name}"[len(top) + 1 :]
             for folder, _, names in os.walk(top)
             for name in names
         )
-        return tuple(sorted(path.replace(os.sep, "/") for path in found))
+        return tuple(sorted(path.replace(os.sep, "/") for path in files))
 
     def read(self, path: str) -> bytes:
         """One file's bytes.
@@ -64,12 +64,12 @@ class GitTree:
     @cached_property
     def _blobs(self) -> dict[str, str]:
         listed = git("ls-tree", "-r", "-z", self.commit, "--", f"{FOLDER.as_posix()}/")
-        found = {}
+        blobs = {}
         for line in listed.split("\0"):
             if line:
                 facts, _, path = line.partition("\t")
-                found[path.removeprefix(f"{FOLDER.as_posix()}/")] = facts.split()[2]
-        return found
+                blobs[path.removeprefix(f"{FOLDER.as_posix()}/")] = facts.split()[2]
+        return blobs
 
     @cached_property
     def _batch(self) -> subprocess.Popen[bytes]:
@@ -88,13 +88,13 @@ class GitTree:
             raise ValueError("git cat-file was started without pipes")
         pipe.stdin.write(f"{self._blobs[path]}\n".encode())
         pipe.stdin.flush()
-        found = pipe.stdout.readline().split()
-        if len(found) != 3:
+        header = pipe.stdout.readline().split()
+        if len(header) != 3:
             raise ToolError(
                 f"{self.where}: git has no object for {FOLDER / path}",
                 remedy="git fetch   (git fsck says what is missing)",
             )
-        size = int(found[2])
+        size = int(header[2])
         data = pipe.stdout.read(size)
         pipe.stdout.read(1)
         return data
@@ -134,12 +134,12 @@ def commit_of(name: str) -> str:
 def _released(path: Path, name: str) -> str:
     remedy = f"git checkout {path}"
     try:
-        found = records.load_sealed(ReleaseRecord, path)
+        record = records.load_sealed(ReleaseRecord, path)
     except RefusedError as error:
         raise RefusedError(error.message, remedy=remedy) from None
-    if found.name != name:
-        raise RefusedError(f"{path}: is the record of release {found.name}", remedy=remedy)
-    return found.commit
+    if record.name != name:
+        raise RefusedError(f"{path}: is the record of release {record.name}", remedy=remedy)
+    return record.commit
 
 
 def git(*arguments: str, folder: Path | None = None) -> str:

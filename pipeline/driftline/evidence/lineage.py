@@ -27,7 +27,7 @@ from driftline.schema.values import (
     canonical_json,
     parse_sealed,
 )
-from driftline.store.digest import differences, sha256_text
+from driftline.store.digest import Difference, differences, sha256_text
 
 INDEX = "index.json"
 ARTIFACTS, CELLS, EVALSETS, ENVIRONMENTS = "artifacts", "cells", "evalsets", "environments"
@@ -72,8 +72,8 @@ class Evidence:
 
     def items(self, cell: str) -> dict[str, ItemEvidence]:
         """A cell's golden prompts and corpus windows by key, in its order."""
-        found = _lines(ItemEvidence, self.tree, f"{CELLS}/{cell}/{ITEMS}")
-        return {item.key: item for item in found}
+        items = _lines(ItemEvidence, self.tree, f"{CELLS}/{cell}/{ITEMS}")
+        return {item.key: item for item in items}
 
     def tensors(self, artifact: str) -> tuple[TensorDigest, ...]:
         """An artifact's tensors, in the order of its files."""
@@ -81,8 +81,8 @@ class Evidence:
 
     def evalset(self, name: str) -> dict[str, ItemDigest]:
         """The items of an evalset by id."""
-        found = _lines(ItemDigest, self.tree, f"{EVALSETS}/{name}.jsonl")
-        return {item.id: item for item in found}
+        items = _lines(ItemDigest, self.tree, f"{EVALSETS}/{name}.jsonl")
+        return {item.id: item for item in items}
 
     def environment(self, sha256: str) -> bytes:
         """What was installed where a record with this `environment_sha256` was made, as JSON."""
@@ -106,34 +106,17 @@ def read(tree: Tree) -> Evidence:
         RefusedError: there is no evidence, or it was edited; extra, missing and changed files are
             named.
     """
-    found, faults = survey(tree)
+    evidence, faults = survey(tree)
     if faults:
         shown = "\n  ".join(fault.line for fault in faults[:20])
         raise RefusedError(
             f"{tree.where}: evidence is not what was written:\n  {shown}", remedy=REMEDY
         )
-    return found
+    return evidence
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One evidence file that is not what it should be; `what` is extra, missing, changed, edited.
-
-    `path` is relative to `reports/lineage`.
-    """
-
-    what: str
-    path: str
-    detail: str = ""
-
-    @property
-    def line(self) -> str:
-        """For people."""
-        return f"{self.what:8} {self.path}{self.detail}"
-
-
-def survey(tree: Tree) -> tuple[Evidence, tuple[Fault, ...]]:
-    """As much of the evidence in `tree` as can be read, and everything that is wrong with it.
+def survey(tree: Tree) -> tuple[Evidence, tuple[Difference, ...]]:
+    """As much of the evidence in `tree` as can be read, and every file that is wrong in it.
 
     Raises:
         RefusedError: there is no index, or it is not one.
@@ -147,7 +130,7 @@ def survey(tree: Tree) -> tuple[Evidence, tuple[Fault, ...]]:
     index, problem = _parsed(LineageIndex, tree.read(INDEX))
     if index is None:
         raise RefusedError(f"{tree.where}: {INDEX}: {problem}", remedy=REMEDY)
-    faults = [Fault("edited", INDEX, f": {problem}")] if problem else []
+    faults = [Difference("edited", INDEX, problem)] if problem else []
     artifacts: dict[str, ArtifactRecord] = {}
     cells: dict[str, CellRecord] = {}
     imports: dict[str, ImportRecord] = {}
@@ -160,43 +143,41 @@ def survey(tree: Tree) -> tuple[Evidence, tuple[Fault, ...]]:
         digests.append(FileDigest.model_construct(path=path, size=len(data), sha256=sha256))
         record, problem = _record_at(path, data)
         if problem:
-            faults.append(Fault("edited", path, f": {problem}"))
+            faults.append(Difference("edited", path, problem))
         if isinstance(record, ArtifactRecord):
             artifacts[record.name] = record
         elif isinstance(record, CellRecord):
             cells[record.cell.id] = record
         elif isinstance(record, ImportRecord):
             imports[record.cell] = record
-    changes = differences(index.files, digests)
-    faults += [Fault(each.what, each.path, each.detail) for each in changes]
-    faults += _foreign(imports, cells)
+    faults += [*differences(index.files, digests), *_foreign(imports, cells)]
     return Evidence(tree.where, index, artifacts, cells, tree, imports), tuple(faults)
 
 
-def _foreign(imports: Mapping[str, ImportRecord], cells: Mapping[str, CellRecord]) -> list[Fault]:
+def _foreign(
+    imports: Mapping[str, ImportRecord], cells: Mapping[str, CellRecord]
+) -> Iterator[Difference]:
     """Imports that are not of the cell whose record lies beside them."""
-    found = []
     for name, record in imports.items():
         seal = cells[name].seal if name in cells else "none"
         if record.cell_seal != seal:
-            detail = f": of a cell {record.cell_seal[:12]}…, the record beside it is {seal[:12]}…"
-            found.append(Fault("broken", _place(record), detail))
-    return found
+            detail = f"of a cell {record.cell_seal[:12]}…, the record beside it is {seal[:12]}…"
+            yield Difference("broken", _place(record), detail)
 
 
 def _record_at(path: str, data: bytes) -> tuple[Known | None, str]:
     """The record a file is by its place, if any, and what is wrong with it."""
-    found: Known | None = None
+    record: Known | None = None
     problem = ""
     if path.startswith(f"{ARTIFACTS}/") and path.endswith(f"/{RECORD}"):
-        found, problem = _parsed(ArtifactRecord, data)
+        record, problem = _parsed(ArtifactRecord, data)
     elif path.startswith(f"{CELLS}/") and path.endswith(f"/{CELL}"):
-        found, problem = _parsed(CellRecord, data)
+        record, problem = _parsed(CellRecord, data)
     elif path.startswith(f"{CELLS}/") and path.endswith(f"/{IMPORT}"):
-        found, problem = _parsed(ImportRecord, data)
-    if found is not None and _place(found) != path:
-        return None, f"it belongs at {_place(found)}"
-    return found, problem
+        record, problem = _parsed(ImportRecord, data)
+    if record is not None and _place(record) != path:
+        return None, f"it belongs at {_place(record)}"
+    return record, problem
 
 
 def _place(record: Known) -> str:
@@ -248,8 +229,8 @@ def item_evidence(cell: CellEvidence, hop: HopDrift | None) -> tuple[ItemEvidenc
     drift = {each.key: each for each in split.sequences} if split else {}
     texts = {
         sequence.key: sha256_text(canonical_json(list(sequence.ids)))
-        for found in cell.distributions.values()
-        for sequence in found.sequences
+        for distributions in cell.distributions.values()
+        for sequence in distributions.sequences
         if sequence.key in drift
     }
     keys = dict.fromkeys((*cell.scores, *drift))

@@ -30,7 +30,7 @@ CELL = "cell"
 ONLY = "DRIFTLINE_ONLY"
 """Environment variable: runtimes that run here whatever params.yaml says, separated by commas."""
 ELSEWHERE = "elsewhere"
-"""What `origin` says of a cell that another machine makes and that is not imported yet."""
+"""What `made_where` says of a cell that another machine makes and that is not imported yet."""
 SHOWN = 3
 """Differences named in an outcome."""
 
@@ -51,15 +51,15 @@ def read_cell(folder: Path, *, where: str, remedy: str) -> CellRecord:
             answers, or its environment is not the one it ran in.
     """
     try:
-        found = records.load_sealed(CellRecord, folder / records.CELL)
-        digest.verify(folder, found.outputs, but=(records.CELL,), remedy=remedy)
+        record = records.load_sealed(CellRecord, folder / records.CELL)
+        digest.verify(folder, record.outputs, but=(records.CELL,), remedy=remedy)
     except DriftlineError as error:
         message = error.message.replace(folder.as_posix(), where)
         raise RefusedError(message, remedy=remedy) from None
-    problems = [*_of_outcome(found), *_of_files(found), *_of_contents(found, folder)]
+    problems = [*_of_outcome(record), *_of_files(record), *_of_contents(record, folder)]
     if problems:
         raise RefusedError(f"{where}: " + "\n  ".join(problems), remedy=remedy)
-    return found
+    return record
 
 
 def _of_outcome(record: CellRecord) -> Iterator[str]:
@@ -76,9 +76,7 @@ def _of_files(record: CellRecord) -> Iterator[str]:
         records.ENVIRONMENT: record.environment_sha256,
     }
     for text in record.forced:
-        home = f"distributions/{text.text}"
-        said[f"{home}/logits.npy"] = text.logits_sha256
-        said[f"{home}/rows.npy"] = text.rows_sha256
+        said |= text.digests
     for path, sha256 in said.items():
         if listed.get(path) != sha256:
             both = {"said": sha256, "listed": listed.get(path)}
@@ -124,14 +122,14 @@ def read(cell: str) -> ImportRecord | None:
         return None
     remedy = f"git checkout {path}   (or, to run the cell here: git rm -r {path.parent})"
     try:
-        found = records.load_sealed(ImportRecord, path)
+        record = records.load_sealed(ImportRecord, path)
     except RefusedError as error:
         raise RefusedError(error.message, remedy=remedy) from None
-    if found.cell != cell:
+    if record.cell != cell:
         raise RefusedError(
-            f"{path}: is the import of {found.cell}, expected that of {cell}", remedy=remedy
+            f"{path}: is the import of {record.cell}, expected that of {cell}", remedy=remedy
         )
-    return found
+    return record
 
 
 def import_of(record: CellRecord) -> ImportRecord | None:
@@ -140,8 +138,9 @@ def import_of(record: CellRecord) -> ImportRecord | None:
     Raises:
         RefusedError: the import was edited.
     """
-    found = read(record.cell.id)
-    return found if found is not None and found.cell_seal == record.seal else None
+    import_record = read(record.cell.id)
+    itself = import_record is not None and import_record.cell_seal == record.seal
+    return import_record if itself else None
 
 
 # ------------------------------------------------------------------------- where a cell is made
@@ -152,7 +151,7 @@ def only() -> tuple[str, ...]:
     return tuple(filter(None, os.environ.get(ONLY, "").split(",")))
 
 
-def origin(spec: CellSpec, elsewhere: Collection[str]) -> str:
+def made_where(spec: CellSpec, elsewhere: Collection[str]) -> str:
     """What decides where a cell is made, for DVC: empty for one that simply runs here.
 
     Args:
@@ -164,9 +163,9 @@ def origin(spec: CellSpec, elsewhere: Collection[str]) -> str:
     """
     if spec.runtime in only():
         return ""
-    record = read(spec.id)
-    if record is not None:
-        return f"import {record.seal}\n"
+    import_record = read(spec.id)
+    if import_record is not None:
+        return f"import {import_record.seal}\n"
     return f"{ELSEWHERE}\n" if spec.runtime in elsewhere else ""
 
 
@@ -192,15 +191,15 @@ def not_here(wanted: Wanted, elsewhere: Collection[str]) -> NotHere | None:
     spec = wanted.spec
     if spec.runtime in only():
         return None
-    found = read(spec.id)
-    if found is not None:
-        return _imported(wanted, found)
+    import_record = read(spec.id)
+    if import_record is not None:
+        return _imported(wanted, import_record)
     if spec.runtime in elsewhere:
         return NotHere(None, _skipped("made on another machine, not imported yet", spec))
     return None
 
 
-def _imported(wanted: Wanted, found: ImportRecord) -> NotHere:
+def _imported(wanted: Wanted, import_record: ImportRecord) -> NotHere:
     spec, home = wanted.spec, folder_of(wanted.spec.id)
     if problem := unimportable(wanted.task):
         raise RefusedError(f"{home}: {problem}", remedy=f"git rm -r {home}")
@@ -212,10 +211,10 @@ def _imported(wanted: Wanted, found: ImportRecord) -> NotHere:
         )
     remedy = f"rm -r {folder} && dvc checkout {folder}.dvc   (driftline verify --deep: the cache)"
     record = read_cell(folder, where=folder.as_posix(), remedy=remedy)
-    if record.seal != found.cell_seal:
+    if record.seal != import_record.cell_seal:
         raise RefusedError(
             f"{folder}: its record has the seal {record.seal[:12]}…, {home / RECORD} names "
-            f"{found.cell_seal[:12]}…",
+            f"{import_record.cell_seal[:12]}…",
             remedy=remedy,
         )
     differing = mismatches(record, wanted)
@@ -223,7 +222,7 @@ def _imported(wanted: Wanted, found: ImportRecord) -> NotHere:
         return NotHere(folder, record.outcome)
     shown = "; ".join(each.line for each in differing[:SHOWN])
     more = f"; {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-    origin = f"the cell imported from {found.revision[:12]} does not match any more"
+    origin = f"the cell imported from {import_record.revision[:12]} does not match any more"
     here = f"   or run it here: git rm -r {home}"
     return NotHere(None, _skipped(f"{origin}: {shown}{more}", spec, here))
 

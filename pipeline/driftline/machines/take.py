@@ -99,7 +99,7 @@ def take(revision: str, *, cells: Iterable[str] = (), made_at: str = "") -> tupl
             try:
                 if problem := imported.unimportable(task):
                     raise RefusedError(problem, remedy="driftline run")
-                verdicts.append(_found(stores, lock, origin, wanted, folder, asked=bool(named)))
+                verdicts.append(_candidate(stores, lock, origin, wanted, folder, asked=bool(named)))
             except RefusedError as error:
                 lines = tuple(error.message.splitlines())
                 verdicts.append(Verdict(spec.id, "refused", lines, error.remedy))
@@ -110,7 +110,7 @@ def take(revision: str, *, cells: Iterable[str] = (), made_at: str = "") -> tupl
         )
 
 
-def _found(
+def _candidate(
     stores: Sources,
     lock: locks.Lock,
     origin: Origin,
@@ -208,7 +208,7 @@ class Sources:
         problems = []
         for name in (objects.CACHE, *objects.remote_names(self.repo)):
             try:
-                found = self._copy(name, oid, target)
+                md5 = self._copy(name, oid, target)
             except FileNotFoundError:
                 problems.append(f"not in {_called(name)}")
                 continue
@@ -216,10 +216,10 @@ class Sources:
                 said = " ".join(str(error).split())[:200] or type(error).__name__
                 problems.append(f"{_called(name)} cannot be read: {said}")
                 continue
-            if found != oid.removesuffix(".dir"):
+            if md5 != oid.removesuffix(".dir"):
                 raise RefusedError(
                     f"object {oid} in {_called(name)}: expected md5 "
-                    f"{oid.removesuffix('.dir')}, found {found}",
+                    f"{oid.removesuffix('.dir')}, found {md5}",
                     remedy=_repair(name),
                 )
             return
@@ -256,7 +256,7 @@ def _repair(name: str) -> str:
     return f"delete the object in remote {name}, then there: dvc push -r {name}"
 
 
-def fetch(stores: Sources, entry: locks.Entry, folder: Path) -> None:
+def fetch(stores: Sources, entry: locks.LockedPath, folder: Path) -> None:
     """Write the folder that a lock file's entry names to `folder`, which does not exist yet.
 
     Raises:
@@ -279,20 +279,20 @@ def listed(listing: bytes, oid: str) -> Iterator[tuple[str, str]]:
     """
     remedy = "there: driftline run --only RUNTIME, dvc push, and commit dvc.lock"
     try:
-        found = [(str(row["relpath"]), str(row["md5"])) for row in json.loads(listing)]
+        files = [(str(row["relpath"]), str(row["md5"])) for row in json.loads(listing)]
     except (ValueError, KeyError, TypeError):
         raise RefusedError(f"object {oid}: not a listing of a folder", remedy=remedy) from None
-    folders = {str(parent) for path, _ in found for parent in PurePosixPath(path).parents}
-    if len({path for path, _ in found} - folders) != len(found):
+    folders = {str(parent) for path, _ in files for parent in PurePosixPath(path).parents}
+    if len({path for path, _ in files} - folders) != len(files):
         raise RefusedError(f"object {oid}: a path is listed twice", remedy=remedy)
-    for path, md5 in found:
+    for path, md5 in files:
         plain = PurePosixPath(path)
         inside = not plain.is_absolute() and ".." not in plain.parts and plain.as_posix() == path
         if not inside or not path.isprintable() or "\\" in path:
             raise RefusedError(f"object {oid}: {path!r} is no file in the folder", remedy=remedy)
         if not MD5.fullmatch(md5):
             raise RefusedError(f"object {oid}: {path} has the object {md5!r}", remedy=remedy)
-    yield from found
+    yield from files
 
 
 # ------------------------------------------------------------------------------------ its worth

@@ -88,7 +88,7 @@ def _ref(artifact: str) -> str:
 def _model(
     artifact: ReleasedArtifact, artifacts: Mapping[str, ReleasedArtifact], record: ReleaseRecord
 ) -> Json:
-    found: Json = {
+    component: Json = {
         "type": "machine-learning-model",
         "bom-ref": _ref(artifact.name),
         **_named(artifact),
@@ -113,21 +113,21 @@ def _model(
     }
     ancestors = _ancestors(artifact, artifacts)
     if ancestors:
-        found["pedigree"] = {
+        component["pedigree"] = {
             "ancestors": [{"type": "machine-learning-model", **_named(each)} for each in ancestors],
             "notes": f"{artifact.conversion} by {artifact.tool} {artifact.tool_version}",
         }
-    return found
+    return component
 
 
 def _named(artifact: ReleasedArtifact) -> Json:
     """Name and digests, as a component and as an ancestor of another."""
-    found: Json = {"name": artifact.name, "version": artifact.identity}
+    named: Json = {"name": artifact.name, "version": artifact.identity}
     if artifact.conversion == "pin" and "repo" in artifact.arguments:
-        found["purl"] = purl(artifact.arguments)
+        named["purl"] = purl(artifact.arguments)
     if len(artifact.files) == 1:
-        found["hashes"] = _hashes(artifact.files[0])
-    return found
+        named["hashes"] = _hashes(artifact.files[0])
+    return named
 
 
 def _hashes(file: FileDigest) -> list[Json]:
@@ -138,14 +138,14 @@ def _ancestors(
     artifact: ReleasedArtifact, artifacts: Mapping[str, ReleasedArtifact]
 ) -> tuple[ReleasedArtifact, ...]:
     """All it descends from, nearest first."""
-    found: dict[str, ReleasedArtifact] = {}
+    ancestors: dict[str, ReleasedArtifact] = {}
     waiting = [artifact]
     while waiting:
         for parent in waiting.pop(0).parents:
-            if parent.name in artifacts and parent.name not in found:
-                found[parent.name] = artifacts[parent.name]
+            if parent.name in artifacts and parent.name not in ancestors:
+                ancestors[parent.name] = artifacts[parent.name]
                 waiting.append(artifacts[parent.name])
-    return tuple(found.values())
+    return tuple(ancestors.values())
 
 
 def _facts(artifact: ReleasedArtifact) -> Mapping[str, str | None]:

@@ -201,8 +201,8 @@ def wilson(correct: int, scored: int) -> tuple[float | None, float | None]:
         return None, None
     from scipy.stats import binomtest
 
-    found = binomtest(correct, scored).proportion_ci(CONFIDENCE, method="wilson")
-    return round(float(found.low), DIGITS), round(float(found.high), DIGITS)
+    interval = binomtest(correct, scored).proportion_ci(CONFIDENCE, method="wilson")
+    return round(float(interval.low), DIGITS), round(float(interval.high), DIGITS)
 
 
 def _environments(evidence: Evidence) -> dict[str, dict[str, JsonValue]]:
@@ -213,8 +213,8 @@ def _environments(evidence: Evidence) -> dict[str, dict[str, JsonValue]]:
 
 
 def _environment(evidence: Evidence, sha256: str) -> dict[str, JsonValue]:
-    found: dict[str, Any] = json.loads(evidence.environment(sha256))
-    return found
+    environment: dict[str, Any] = json.loads(evidence.environment(sha256))
+    return environment
 
 
 def _skipped(evidence: Evidence) -> Iterator[NotChecked]:

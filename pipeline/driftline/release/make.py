@@ -74,13 +74,13 @@ def make(name: str, *, force: bool = False) -> Made:
     commit = _head()
     _refuse_uncommitted()
     lock = _blob(commit, "dvc.lock")
-    found = lineage.read(GitTree(commit, "HEAD"))
-    _refuse_other_params(commit, found)
-    _refuse_other_evalsets(commit, found)
+    evidence = lineage.read(GitTree(commit, "HEAD"))
+    _refuse_other_params(commit, evidence)
+    _refuse_other_evalsets(commit, evidence)
     record = contents.release(
-        name, commit, found, hashlib.sha256(lock).hexdigest(), _gate(commit, found)
+        name, commit, evidence, hashlib.sha256(lock).hexdigest(), _gate(commit, evidence)
     )
-    texts = files_of(record, found)
+    texts = files_of(record, evidence)
     paths = tuple(f"{RELEASES.as_posix()}/{path}" for path in texts)
     different = _differences(name, texts)
     if not different:
@@ -90,7 +90,7 @@ def make(name: str, *, force: bool = False) -> Made:
     return Made(record, paths, written=True, unsigned=_write(name, texts))
 
 
-def _gate(commit: str, found: Evidence) -> GateReport:
+def _gate(commit: str, evidence: Evidence) -> GateReport:
     """HEAD's evidence against its policy and blessings, as of its own date.
 
     A blessing expires; whether one had when the commit was made is a fact of the commit.
@@ -98,10 +98,10 @@ def _gate(commit: str, found: Evidence) -> GateReport:
     project = params.parse(_yaml(commit, "params.yaml"), where="HEAD:params.yaml")
     given = judgement.accepted_at(commit, where="HEAD:")
     today = date.fromisoformat(history.git("show", "-s", "--format=%cs", commit))
-    return evaluation.evaluate(policy.policy(project), found, given, today=today)
+    return evaluation.evaluate(policy.policy(project), evidence, given, today=today)
 
 
-def files_of(record: ReleaseRecord, found: Evidence) -> Texts:
+def files_of(record: ReleaseRecord, evidence: Evidence) -> Texts:
     """Every file of a release but its signature, by path from the releases' folder."""
     name = record.name
     texts = {
@@ -109,7 +109,7 @@ def files_of(record: ReleaseRecord, found: Evidence) -> Texts:
         f"{name}.md": page.render(record),
         f"{name}/bom.cdx.json": _json(bom.bom(record)),
     }
-    for path, statement in statements.statements(found).items():
+    for path, statement in statements.statements(evidence).items():
         texts[f"{name}/attestations/{path}"] = _json(statement)
     for path, card in cards.cards(record).items():
         texts[f"{name}/cards/{path}"] = card
@@ -141,11 +141,11 @@ def _refuse_uncommitted() -> None:
     Raises:
         RefusedError: files that HEAD does not have, or has otherwise, are named.
     """
-    found = tuple(_uncommitted())
-    if found:
-        lines = [f"{what:8} {path}" for what, path in found]
+    differing = tuple(_uncommitted())
+    if differing:
+        lines = [f"{what:8} {path}" for what, path in differing]
         accepted = blessings.FILE.as_posix()
-        paths = (*WATCHED, *(path for _, path in found if path == accepted))
+        paths = (*WATCHED, *(path for _, path in differing if path == accepted))
         raise RefusedError(
             f"the working tree is not HEAD, and a release is of HEAD:\n  {_shown(lines)}",
             remedy=f"git add {' '.join(paths)} && git commit   (or take HEAD's: "
@@ -185,7 +185,7 @@ def _blob(commit: str, path: str) -> bytes:
     return done.stdout
 
 
-def _refuse_other_params(commit: str, found: Evidence) -> None:
+def _refuse_other_params(commit: str, evidence: Evidence) -> None:
     """Refuse evidence that was made with another params.yaml than HEAD's.
 
     Keys that the stage `lineage` does not depend on change no result (`limits.deadline_s`): it does
@@ -193,7 +193,7 @@ def _refuse_other_params(commit: str, found: Evidence) -> None:
     """
     project = params.parse(_yaml(commit, "params.yaml"), where="HEAD:params.yaml")
     here = dict(_leaves(project.model_dump(mode="json")))
-    there = dict(_leaves(found.index.params))
+    there = dict(_leaves(evidence.index.params))
     read = tuple(f"{key}." for key in _keys_of_lineage(commit))
     lines = [
         f"{key}: {there.get(key, 'not there')} then, {here.get(key, 'not there')} now"
@@ -235,15 +235,15 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield prefix + key, canonical_json(value)
 
 
-def _refuse_other_evalsets(commit: str, found: Evidence) -> None:
+def _refuse_other_evalsets(commit: str, evidence: Evidence) -> None:
     """Refuse evidence that was made with other golden prompts than HEAD's."""
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in (each.name for each in found.index.evalsets):
+        for name in (each.name for each in evidence.index.evalsets):
             path = Path(folder) / f"{name}.jsonl"
             path.write_bytes(_blob(commit, evalset.path_of(name).as_posix()))
             here = _items(path, folder)
-            there = {item.id: item.sha256 for item in found.evalset(name).values()}
+            there = {item.id: item.sha256 for item in evidence.evalset(name).values()}
             lines += [f"extra    {name}/{id_}" for id_ in sorted(here.keys() - there.keys())]
             lines += [f"missing  {name}/{id_}" for id_ in sorted(there.keys() - here.keys())]
             lines += [
@@ -278,10 +278,10 @@ def _differences(name: str, texts: Texts) -> list[str]:
     }
     lines = [f"extra    {path}" for path in sorted(inside - texts.keys())]
     for path, text in texts.items():
-        found = RELEASES / path
-        if not found.is_file():
+        file = RELEASES / path
+        if not file.is_file():
             lines.append(f"missing  {path}")
-        elif found.read_bytes() != _bytes(text):
+        elif file.read_bytes() != _bytes(text):
             lines.append(f"changed  {path}")
     return lines
 

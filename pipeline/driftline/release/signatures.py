@@ -129,14 +129,14 @@ def files(name: str) -> tuple[FileDigest, ...]:
         )
     beside = [path for path in (record, RELEASES / f"{name}.md") if path.exists()]
     folder = RELEASES / name
-    found = [*beside, *(digest.regular_files(folder) if folder.is_dir() else ())]
+    paths = [*beside, *(digest.regular_files(folder) if folder.is_dir() else ())]
     rows = [
         FileDigest(
             path=path.relative_to(RELEASES).as_posix(),
             size=path.stat().st_size,
             sha256=digest.sha256_file(path),
         )
-        for path in found
+        for path in paths
     ]
     return tuple(sorted(rows, key=lambda row: row.path.encode()))
 
@@ -226,8 +226,8 @@ def _envelope(payload: bytes, signer: CryptoSigner) -> dict[str, Any]:
 
     envelope = Envelope(payload, PAYLOAD, {})
     envelope.sign(signer)
-    found: dict[str, Any] = envelope.to_dict()
-    return found
+    signed: dict[str, Any] = envelope.to_dict()
+    return signed
 
 
 def _bundle(envelope: dict[str, Any], key: SSlibKey) -> str:
@@ -301,11 +301,11 @@ def _payload(path: Path, key: SSlibKey, remedy: str) -> dict[str, Any]:
 
 
 def _read_statement(path: Path, kind: str, payload: bytes, remedy: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(payload) if kind == PAYLOAD else {}
-    if found.get("_type") != STATEMENT or found.get("predicateType") != PREDICATE:
+    statement: dict[str, Any] = json.loads(payload) if kind == PAYLOAD else {}
+    if statement.get("_type") != STATEMENT or statement.get("predicateType") != PREDICATE:
         raise RefusedError(
             f"{path}: signs something else than a release "
-            f"({found.get('predicateType') or kind}, expected {PREDICATE})",
+            f"({statement.get('predicateType') or kind}, expected {PREDICATE})",
             remedy=remedy,
         )
-    return found
+    return statement

@@ -56,13 +56,13 @@ def statements(evidence: Evidence) -> dict[str, Json]:
 
     Names are folders in folders, as in the evidence: flattened, two could become one.
     """
-    found = {
+    named = {
         f"artifacts/{record.name}.intoto.json": provenance(record, evidence)
         for record in parents_first(evidence.artifacts)
     }
     for cell in in_order(evidence):
-        found[f"cells/{cell.cell.id}.intoto.json"] = test_result(cell, evidence)
-    return found
+        named[f"cells/{cell.cell.id}.intoto.json"] = test_result(cell, evidence)
+    return named
 
 
 # ------------------------------------------------------------------------------------- provenance
@@ -230,14 +230,14 @@ def _configuration(cell: CellRecord, evidence: Evidence) -> Iterator[Json]:
 
 def _decode(told: str) -> Json:
     """What the cell was told of decoding; its text too where that is short enough to be given."""
-    found: Json = {
+    resource: Json = {
         "name": "decode",
         "mediaType": "application/json",
         "digest": {"sha256": sha256_text(told)},
     }
     if len(told.encode()) < CONTENT_LIMIT:
-        found["content"] = base64.b64encode(told.encode()).decode()
-    return found
+        resource["content"] = base64.b64encode(told.encode()).decode()
+    return resource
 
 
 # ------------------------------------------------------------------------------------------ parts

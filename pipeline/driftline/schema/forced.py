@@ -73,3 +73,9 @@ class ForcedRecord(Value):
     logits_sha256: str
     rows_sha256: str
     floor: ForcedFloor | None
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """sha256 of its files, by path in the folder of the cell or counterfactual."""
+        home = f"distributions/{self.text}"
+        return {f"{home}/logits.npy": self.logits_sha256, f"{home}/rows.npy": self.rows_sha256}

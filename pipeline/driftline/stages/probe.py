@@ -12,7 +12,7 @@ Writes, only where the content changes anything:
 - `artifacts/tasks/<cell>.json`: what the cell's processes are told: all that shapes it;
 - `artifacts/attempts/<cell>`: a number that grows when the cell's last run was killed, so that the
   next run tries it again (DVC would otherwise serve the failure from its run-cache); and, of a cell
-  that is not simply run here, why not: `imported.origin`.
+  that is not simply run here, why not: `imported.made_where`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
     _write(records.ARTIFACTS / "locations" / "report.json", _json(beside))
     for task in planned:
         _write(needs.task_path(task.cell.id), _json(task.model_dump(mode="json")))
-        _attempt(task.cell.id, imported.origin(task.cell, project.elsewhere))
+        _attempt(task.cell.id, imported.made_where(task.cell, project.elsewhere))
 
 
 def _attempt(cell: str, origin: str) -> None:

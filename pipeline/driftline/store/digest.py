@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from driftline.errors import RefusedError
 from driftline.schema.artifacts import FileDigest
+
+T = TypeVar("T")
 
 
 def sha256_file(path: Path) -> str:
@@ -110,7 +113,10 @@ def verify(
 
 @dataclass(frozen=True)
 class Difference:
-    """One file that is not what it should be: `what` is extra, missing or changed."""
+    """One file that is not what it should be.
+
+    `what` is extra, missing or changed; of a record also edited, broken or refused.
+    """
 
     what: str
     path: str
@@ -119,18 +125,40 @@ class Difference:
     @property
     def line(self) -> str:
         """For people."""
-        return f"{self.what:8} {self.path}{self.detail}"
+        return f"{self.what:8} {self.path}" + (f": {self.detail}" if self.detail else "")
 
 
-def differences(expected: Iterable[FileDigest], found: Iterable[FileDigest]) -> list[Difference]:
-    """What is extra, missing and changed, each sorted by path."""
-    recorded = {row.path: row for row in expected}
-    actual = {row.path: row for row in found}
-    listed = [Difference("extra", path) for path in sorted(actual.keys() - recorded.keys())]
-    listed += [Difference("missing", path) for path in sorted(recorded.keys() - actual.keys())]
-    for path in sorted(recorded.keys() & actual.keys()):
-        before, after = recorded[path], actual[path]
-        if before.sha256 != after.sha256:
-            detail = f": sha256 {before.sha256[:12]}… in the record, {after.sha256[:12]}… on disk"
-            listed.append(Difference("changed", path, detail))
-    return listed
+def other_sha256(recorded: FileDigest, actual: FileDigest) -> str:
+    """In words, how the bytes of a file are not those recorded; empty where they are."""
+    if recorded.sha256 == actual.sha256:
+        return ""
+    return f"sha256 {recorded.sha256[:12]}… in the record, {actual.sha256[:12]}… on disk"
+
+
+def differences(
+    expected: Iterable[FileDigest],
+    found: Iterable[FileDigest],
+    other: Callable[[FileDigest, FileDigest], str] = other_sha256,
+) -> tuple[Difference, ...]:
+    """What is extra, missing and changed among files, each sorted by path; see `changes`."""
+    recorded, actual = ({row.path: row for row in rows} for rows in (expected, found))
+    return changes(recorded, actual, other)
+
+
+def changes(
+    recorded: Mapping[str, T], actual: Mapping[str, T], other: Callable[[T, T], str]
+) -> tuple[Difference, ...]:
+    """What is extra, missing and changed, each sorted by path.
+
+    Args:
+        recorded: what should be there, by path.
+        actual: what is there.
+        other: in words, how the second of two is not the first; empty where it is.
+    """
+    both = sorted(recorded.keys() & actual.keys())
+    details = {path: other(recorded[path], actual[path]) for path in both}
+    return (
+        *(Difference("extra", path) for path in sorted(actual.keys() - recorded.keys())),
+        *(Difference("missing", path) for path in sorted(recorded.keys() - actual.keys())),
+        *(Difference("changed", path, detail) for path, detail in details.items() if detail),
+    )

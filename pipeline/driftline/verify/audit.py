@@ -11,18 +11,21 @@ from typing import Any
 
 from driftline.errors import InputError, RefusedError, ToolError
 from driftline.evidence import chain, history, lineage
-from driftline.evidence.lineage import Evidence, Fault
+from driftline.evidence.lineage import Evidence
 from driftline.progress import progress
+from driftline.schema.artifacts import FileDigest
+from driftline.store.digest import Difference
 from driftline.verify import lock as locks
 from driftline.verify import locked, objects, workspace
+from driftline.verify.expected import Recorded
 from driftline.verify.hashes import Hashes
-from driftline.verify.lock import Entry, Lock
+from driftline.verify.lock import Lock, LockedPath
 from driftline.verify.objects import Stores
-from driftline.verify.problems import EVIDENCE, LOCK, Audit, Problem
+from driftline.verify.problems import EVIDENCE, LOCK, Audit, LookedAt, Problem, problems
 from driftline.verify.remedies import Remedies
+from driftline.verify.survey import WorkingTree
 
 LINEAGE = history.FOLDER.as_posix()
-ALL = "dvc.lock"
 
 
 def verify(*, deep: bool = False, remotes: tuple[str, ...] | None = None) -> Audit:
@@ -42,8 +45,12 @@ def verify(*, deep: bool = False, remotes: tuple[str, ...] | None = None) -> Aud
         def say(what: str) -> None:
             report(what, sum(run.audit.checked.values()), 0)
 
+        def looked_at(place: str, what: str) -> None:
+            say(what)
+            run.audit.count(place)
+
         names = objects.known_remotes(run.repo, remotes) if deep else ()
-        run.walk(say)
+        run.walk(looked_at)
         if deep:
             objects.check_cache(run.repo, run.stores, run.lock, run.audit, say)
         for name in names:
@@ -62,7 +69,7 @@ class _Run:
     hashes: Hashes = field(default_factory=Hashes)
     lock: Lock = field(default_factory=Lock)
     head: Lock | None = None
-    expected: Mapping[str, Any] = field(default_factory=dict)
+    expected: Mapping[str, tuple[FileDigest, ...]] = field(default_factory=dict)
 
     @cached_property
     def repo(self) -> Any:
@@ -75,11 +82,11 @@ class _Run:
         return Stores.of(self.repo)
 
     @cached_property
-    def here(self) -> locked.Here:
+    def tree(self) -> WorkingTree:
         """The working tree."""
-        return locked.Here(self.hashes, self.deep)
+        return WorkingTree(self.hashes, self.deep)
 
-    def walk(self, say: objects.Say) -> None:
+    def walk(self, looked_at: LookedAt) -> None:
         """The evidence, the lock file and the working tree."""
         if not any(path.is_file() for path in locks.FILES) and not Path(LINEAGE).exists():
             raise InputError(
@@ -88,28 +95,28 @@ class _Run:
             )
         self.head = locks.at_head()
         self._read_lock()
-        found, faults = lineage.survey(history.FolderTree())
-        self.audit.count(EVIDENCE, len(found.index.files) + 1)
-        doubted = {fault.path for fault in faults}
-        faults = (*faults, *chain.faults(found, doubted))
-        walk = workspace.Walk(
-            evidence=found,
+        evidence, faults = lineage.survey(history.FolderTree())
+        self.audit.count(EVIDENCE, len(evidence.index.files) + 1)
+        doubted = frozenset(fault.path for fault in faults)
+        faults = (*faults, *chain.faults(evidence, doubted))
+        recorded = Recorded(
+            evidence=evidence,
             doubted=doubted,
             forged=self._forged(),
             lock=self.lock,
             head=self.head,
-            here=self.here,
             listing=self._listing,
-            audit=self.audit,
-            say=say,
         )
-        walk.run()
-        self.expected = walk.expected
-        self.audit.problems += [*_merged(faults), *walk.problems()]
-        if walk.forged and not faults:
-            self.audit.problems.append(self._forgery(walk))
-        self._check_lock(found, {*walk.found, *walk.disowned, *([LINEAGE] if faults else [])})
-        gone, made = workspace.absent(self.lock)
+        checked = workspace.check(recorded, self.tree, looked_at)
+        self.expected = checked.expected
+        self.audit.problems += [*_merged(faults), *problems(checked.deviations, self.lock)]
+        if recorded.forged and not faults:
+            self.audit.problems.append(self._forgery(checked.disowned))
+        self._check_lock(evidence, checked.known | ({LINEAGE} if faults else set()))
+        self._count_absent()
+
+    def _count_absent(self) -> None:
+        gone, made = locked.absent(self.lock)
         if gone:
             self.audit.notes.append(
                 f"{gone} of {made} outputs are not here, and were not looked at: dvc pull"
@@ -126,20 +133,20 @@ class _Run:
             self.lock = self.head or Lock()
         self.audit.count(LOCK, len(self.lock.deps))
 
-    def _check_lock(self, found: Evidence, known: set[str]) -> None:
+    def _check_lock(self, evidence: Evidence, known: frozenset[str]) -> None:
         """What the lock file says of itself; then whether the committed one would do instead."""
         problems = self.audit.problems
         if not any(each.place == LOCK and each.what == "broken" for each in problems):
-            problems += locked.without_entry(self.lock, found)
+            problems += locked.without_entry(self.lock, evidence)
         wrong = known | {each.out for each in problems if each.place == LOCK}
-        problems += locked.contradictions(self.lock, self.here, wrong)
+        problems += locked.contradictions(self.lock, self.tree, wrong)
         if self.deep:
-            problems += locked.others_read(self.lock, self.here, wrong)
+            problems += locked.others_read(self.lock, self.tree, wrong)
         edited = any(each.place == LOCK for each in problems) or self._differs_from_head(known)
-        if not edited or self.head is None or not locked.sound(self.head, self.here, known):
+        if not edited or self.head is None or not locked.sound(self.head, self.tree, known):
             self.head = None
 
-    def _differs_from_head(self, outs: set[str]) -> bool:
+    def _differs_from_head(self, outs: frozenset[str]) -> bool:
         """Whether an out that is wrong is another one in the committed lock file."""
         committed = self.head.outs if self.head else {}
         return any(
@@ -150,24 +157,24 @@ class _Run:
     def _forged(self) -> bool:
         """Whether the evidence is not what its stage wrote, as the lock file has it."""
         entry = self.lock.outs.get(LINEAGE)
-        if entry is None or not self.here.differs(entry, deep=True):
+        if entry is None or not self.tree.differs(entry, deep=True):
             return False
         committed = self.head.outs.get(LINEAGE) if self.head else None
-        return committed is None or bool(self.here.differs(committed, deep=True))
+        return committed is None or bool(self.tree.differs(committed, deep=True))
 
-    def _forgery(self, walk: workspace.Walk) -> Problem:
-        detail = self.here.differs(self.lock.outs[LINEAGE], deep=True)
-        for out in walk.disowned:
+    def _forgery(self, disowned: tuple[str, ...]) -> Problem:
+        detail = self.tree.differs(self.lock.outs[LINEAGE], deep=True)
+        for out in disowned:
             detail += f"\nnot what its stage left in {out}"
         return Problem(EVIDENCE, LINEAGE, "edited", detail, "lineage", out=LINEAGE)
 
-    def _listing(self, entry: Entry) -> Mapping[str, str]:
+    def _listing(self, entry: LockedPath) -> Mapping[str, str]:
         with suppress(InputError):
             return self.stores.listing(entry)
         return {}
 
     def remote(self, name: str, say: objects.Say) -> None:
-        """One remote; one that cannot be reached hides nothing that was found elsewhere."""
+        """One remote; one that cannot be reached hides no problem of another place."""
         try:
             objects.check_remote(self.repo, name, self.stores, self.lock, self.audit, say)
         except ToolError as error:
@@ -189,18 +196,18 @@ class _Run:
             ).all()
 
 
-def _merged(faults: tuple[Fault, ...]) -> list[Problem]:
+def _merged(faults: tuple[Difference, ...]) -> list[Problem]:
     """One problem per evidence file."""
-    lines: dict[str, list[Fault]] = {}
+    by_path: dict[str, list[Difference]] = {}
     for fault in faults:
-        lines.setdefault(fault.path, []).append(fault)
+        by_path.setdefault(fault.path, []).append(fault)
     return [
         Problem(
             EVIDENCE,
             f"{LINEAGE}/{path}",
-            found[0].what,
-            "\n".join(each.detail.removeprefix(": ") for each in found if each.detail),
+            own[0].what,
+            "\n".join(each.detail for each in own if each.detail),
             "lineage",
         )
-        for path, found in lines.items()
+        for path, own in by_path.items()
     ]

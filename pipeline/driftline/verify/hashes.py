@@ -29,11 +29,11 @@ class Hashes:
 
     def oid(self, path: Path) -> str:
         """DVC's key of what lies at `path`, a file or a folder; symlinks in it are left out."""
-        if path.is_file():
-            return self.md5(path)
-        return folder_md5(
-            {each.relative_to(path).as_posix(): self.md5(each) for each in plain_files(path)}
-        )
+        return self.md5(path) if path.is_file() else folder_md5(self.listing(path))
+
+    def listing(self, folder: Path) -> dict[str, str]:
+        """md5 of every plain file in a folder, by path in it."""
+        return {each.relative_to(folder).as_posix(): self.md5(each) for each in plain_files(folder)}
 
     def _of(self, path: Path) -> tuple[str, str]:
         if path not in self._known:
@@ -53,10 +53,10 @@ def plain_files(path: Path) -> list[Path]:
 
 def md5_of(file: BinaryIO) -> str:
     """md5 of a stream, in hexadecimal."""
-    found = hashlib.md5(usedforsecurity=False)
+    md5 = hashlib.md5(usedforsecurity=False)
     while chunk := file.read(CHUNK):
-        found.update(chunk)
-    return found.hexdigest()
+        md5.update(chunk)
+    return md5.hexdigest()
 
 
 def folder_md5(files: Mapping[str, str]) -> str:

@@ -24,7 +24,7 @@ NUMBER = re.compile(r"-?[0-9]+")
 
 
 @dataclass(frozen=True)
-class Entry:
+class LockedPath:
     """One path of one stage; `md5` ends in `.dir` for a folder, `nfiles` is then its files.
 
     `stage` of a path that no stage makes is its `.dvc` file.
@@ -46,13 +46,18 @@ class Entry:
         """What makes it the same content as another entry's."""
         return self.md5, self.size
 
+    @property
+    def probed(self) -> bool:
+        """Whether the probe wrote it: what is installed and which code is here now."""
+        return self.stage.startswith(f"{FILES[1].parent}/")
+
 
 @dataclass(frozen=True)
 class Lock:
     """Every stage's outs by path, and the paths each stage read."""
 
-    outs: Mapping[str, Entry] = field(default_factory=dict)
-    deps: tuple[Entry, ...] = ()
+    outs: Mapping[str, LockedPath] = field(default_factory=dict)
+    deps: tuple[LockedPath, ...] = ()
 
     def out_of(self, path: str) -> str:
         """The out that `path` is, or lies in; empty when there is none."""
@@ -65,10 +70,10 @@ class Lock:
 
     def maker(self, path: str) -> str:
         """The stage that made `path`, or a folder it lies in; empty when none did."""
-        found = self.outs.get(self.out_of(path))
-        return found.stage if found else ""
+        out = self.outs.get(self.out_of(path))
+        return out.stage if out else ""
 
-    def reads(self, stage: str) -> tuple[Entry, ...]:
+    def reads(self, stage: str) -> tuple[LockedPath, ...]:
         """What a stage read."""
         return tuple(entry for entry in self.deps if entry.stage == stage)
 
@@ -87,15 +92,15 @@ def read(files: tuple[Path, ...] = FILES) -> Lock:
 
 def at_head() -> Lock | None:
     """The same of the commit that is checked out; None where there is none, or it has none."""
-    found = []
+    locks = []
     for file in FILES:
         try:
             text = history.git("show", f"HEAD:./{file.as_posix()}")
-            found.append(parse(text, file))
+            locks.append(parse(text, file))
         except (ToolError, RefusedError, OSError):
             if file is FILES[0]:
                 return None
-    return _merged(found)
+    return _merged(locks)
 
 
 def _merged(locks: list[Lock]) -> Lock:
@@ -110,8 +115,8 @@ def parse(text: str, file: Path) -> Lock:
     Raises:
         RefusedError: it is not one, whole and unbroken.
     """
-    outs: dict[str, Entry] = {}
-    deps: list[Entry] = []
+    outs: dict[str, LockedPath] = {}
+    deps: list[LockedPath] = []
     try:
         for name, stage in _loaded(text)["stages"].items():
             full = name if file.parent == Path() else f"{file.parent}/dvc.yaml:{name}"
@@ -124,17 +129,17 @@ def parse(text: str, file: Path) -> Lock:
 
 def _tracked(file: Path) -> Lock:
     try:
-        found = _entries(file.as_posix(), _loaded(_text(file)), "outs")
+        entries = _entries(file.as_posix(), _loaded(_text(file)), "outs")
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise _broken(file, error) from None
-    return Lock({entry.path: entry for entry in _beside(file, found)})
+    return Lock({entry.path: entry for entry in _beside(file, entries)})
 
 
-def _beside(file: Path, entries: list[Entry]) -> Iterator[Entry]:
+def _beside(file: Path, entries: list[LockedPath]) -> Iterator[LockedPath]:
     """A `.dvc` file names paths relative to itself."""
     for each in entries:
         path = (file.parent / each.path).as_posix()
-        yield Entry(each.stage, path, each.md5, each.size, each.nfiles)
+        yield LockedPath(each.stage, path, each.md5, each.size, each.nfiles)
 
 
 def _text(file: Path) -> str:
@@ -168,13 +173,13 @@ def _loaded(text: str) -> Any:
             gc.enable()
 
 
-def _entries(stage: str, body: Mapping[str, Any], which: str) -> list[Entry]:
+def _entries(stage: str, body: Mapping[str, Any], which: str) -> list[LockedPath]:
     """The paths of one stage that have an md5.
 
     Raises:
         ValueError: an entry was cut off or edited beyond reading.
     """
-    found = []
+    entries = []
     for each in body.get(which) or ():
         if each.get("hash", "md5") != "md5":
             continue
@@ -182,5 +187,7 @@ def _entries(stage: str, body: Mapping[str, Any], which: str) -> list[Entry]:
         if not isinstance(md5, str) or not MD5.fullmatch(md5) or not NUMBER.fullmatch(size):
             raise ValueError(f"stage {stage}, {path}: md5 {md5}, size {size}")
         nfiles = each.get("nfiles")
-        found.append(Entry(stage, path, md5, int(size), None if nfiles is None else int(nfiles)))
-    return found
+        entries.append(
+            LockedPath(stage, path, md5, int(size), None if nfiles is None else int(nfiles))
+        )
+    return entries

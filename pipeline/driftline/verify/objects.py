@@ -13,8 +13,7 @@ from typing import Any
 from driftline.errors import InputError, ToolError, did_you_mean
 from driftline.verify import problems
 from driftline.verify.hashes import md5_of
-from driftline.verify.lock import Entry, Lock
-from driftline.verify.locked import probed
+from driftline.verify.lock import Lock, LockedPath
 from driftline.verify.problems import REMOTE, Audit, Problem
 
 Say = Callable[[str], None]
@@ -83,8 +82,8 @@ class Store:
 
     def path(self, oid: str) -> str:
         """Where an object lies."""
-        found: str = self._store.oid_to_path(oid)
-        return _shown(Path(found)) if self.local else found
+        path: str = self._store.oid_to_path(oid)
+        return _shown(Path(path)) if self.local else path
 
     def md5(self, oid: str) -> str | None:
         """md5 of an object's bytes, None when it is not there."""
@@ -114,7 +113,7 @@ class Store:
             self._listed[oid] = {each["relpath"]: each["md5"] for each in listed}
         return self._listed[oid]
 
-    def objects(self, entry: Entry) -> list[str]:
+    def objects(self, entry: LockedPath) -> list[str]:
         """Every object of an out, as far as it is listed."""
         return [entry.md5, *dict.fromkeys(self.listing(entry.md5).values())]
 
@@ -133,16 +132,16 @@ class Stores:
 
     def owners(self, lock: Lock) -> Owners:
         """As far as any store lists what is in a folder."""
-        found: dict[str, list[str]] = {}
+        owners: dict[str, list[str]] = {}
         for path, entry in lock.outs.items():
-            if path.startswith("reports/") or probed(entry):
+            if path.startswith("reports/") or entry.probed:
                 continue  # not in DVC's cache
-            found.setdefault(entry.md5, []).append(path)
+            owners.setdefault(entry.md5, []).append(path)
             for inside, oid in self.listing(entry).items():
-                found.setdefault(oid, []).append(f"{path}/{inside}")
-        return found
+                owners.setdefault(oid, []).append(f"{path}/{inside}")
+        return owners
 
-    def listing(self, entry: Entry) -> dict[str, str]:
+    def listing(self, entry: LockedPath) -> dict[str, str]:
         """Objects by path inside an out."""
         listed = (store.listing(entry.md5) for store in (self.cache, *self.remotes.values()))
         return next(filter(None, listed), {})

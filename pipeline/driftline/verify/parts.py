@@ -32,15 +32,15 @@ def of_artifact(
         recorded: its tensors as they should be.
         rows: its files as they are.
     """
-    found = sorted(rows, key=lambda row: row.path)
+    files = sorted(rows, key=lambda row: row.path)
     try:
-        own, tensors = facts.of_artifact(folder, found)
+        own, tensors = facts.of_artifact(folder, files)
     except DriftlineError as error:
         yield error.message
         return
     before, after = ({each.name: each for each in side} for side in (recorded, tensors))
     yield from _weights(before, after)
-    odd = {row.path for row in record.files} ^ {row.path for row in found}
+    odd = {row.path for row in record.files} ^ {row.path for row in files}
     yield from _fields(record.facts.metadata if record.facts else {}, own.metadata, odd)
 
 
@@ -55,27 +55,23 @@ def _weights(
 
 
 def _fields(
-    said: Mapping[str, str], found: Mapping[str, str], odd: Collection[str]
+    recorded: Mapping[str, str], actual: Mapping[str, str], odd: Collection[str]
 ) -> Iterator[str]:
     """Fields that are others, part by part, but for those of extra or missing files."""
     changed = sorted(
         name
-        for name in said.keys() | found.keys()
-        if said.get(name) != found.get(name) and name.partition(":")[0] not in odd
+        for name in recorded.keys() | actual.keys()
+        if recorded.get(name) != actual.get(name) and name.partition(":")[0] not in odd
     )
     for part in ("template", "tokenizer", "config"):
         own = [name for name in changed if facts.part_of(name) == part]
         if own:
             listed = [
-                f"{name} {_short(said.get(name))} → {_short(found.get(name))}" for name in own
+                f"{name} {_short(recorded.get(name))} → {_short(actual.get(name))}" for name in own
             ]
             yield f"{part}: {_some(listed)}"
     if not changed:
         yield "template, tokenizer, config: as recorded"
-
-
-def _change(name: str, said: Mapping[str, str], found: Mapping[str, str]) -> str:
-    return f"{name} {_short(said.get(name))} → {_short(found.get(name))}"
 
 
 def _short(value: str | None) -> str:
@@ -90,13 +86,13 @@ def _some(names: list[str]) -> str:
 def of_record(path: Path, recorded: Sealed | None) -> str:
     """What became of a sealed record: which fields are others, and whether its seal fits."""
     try:
-        found = json.loads(path.read_bytes())
-        made = type(recorded).model_validate(found) if recorded else None
+        data = json.loads(path.read_bytes())
+        made = type(recorded).model_validate(data) if recorded else None
     except ValueError:
         return "not a record of this version"
     if recorded is None or made is None:
         return ""
     wanted: dict[str, Any] = recorded.model_dump(mode="json")
-    fields = sorted(key for key in wanted if found.get(key) != wanted[key] and key != "seal")
+    fields = sorted(key for key in wanted if data.get(key) != wanted[key] and key != "seal")
     seal = "sealed again" if made.seal == seal_of(made) else "its seal does not fit"
     return f"other {', '.join(fields) or 'layout'}; {seal}"

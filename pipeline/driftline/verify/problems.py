@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from driftline.errors import DriftlineError
+from driftline.store.digest import Difference
+from driftline.verify.lock import Lock
 
 CACHE, LOCK, WORKSPACE, EVIDENCE, REMOTE = "cache", "dvc.lock", "workspace", "evidence", "remote"
 ORDER = (CACHE, LOCK, WORKSPACE, EVIDENCE, REMOTE)
 """Places in the order in which they are restored: each needs those before it."""
+SHOWN = 8
+"""Files named per out."""
+
+LookedAt = Callable[[str, str], None]
+"""Called with (place, what is looked at there now)."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,55 @@ class Problem:
         """For people: what and where, then why."""
         own = [f"{self.what:8} {self.place}: {self.object}"]
         return own + [f"{'':9}{line}" for line in self.detail.splitlines()]
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """In what one out of a stage is not what it should be; `why` are lines that explain it.
+
+    `place` and `stale` are those of the problem that it is; paths are relative to the project.
+    """
+
+    out: str
+    differences: tuple[Difference, ...]
+    why: tuple[str, ...] = ()
+    place: str = WORKSPACE
+    stale: bool = False
+
+
+def problems(deviations: Iterable[Deviation], lock: Lock) -> Iterator[Problem]:
+    """One per out and place, with the stage that made it."""
+    merged: dict[tuple[str, str], Deviation] = {}
+    for each in deviations:
+        key = each.place, each.out
+        merged[key] = _both(merged[key], each) if key in merged else each
+    for deviation in merged.values():
+        yield _problem(deviation, lock.maker(deviation.out))
+
+
+def _both(one: Deviation, other: Deviation) -> Deviation:
+    return replace(
+        one,
+        differences=(*one.differences, *other.differences),
+        why=(*one.why, *other.why),
+        stale=one.stale or other.stale,
+    )
+
+
+def _problem(deviation: Deviation, stage: str) -> Problem:
+    """A single difference is named itself; several are listed under the out they lie in."""
+    out, differences = deviation.out, deviation.differences
+    path, what, lines = differences[0].path, differences[0].what, [differences[0].detail]
+    if len(differences) > 1:
+        path, lines = out, [_line(out, each) for each in differences[:SHOWN]]
+        lines += [f"and {len(differences) - SHOWN} more"] if len(differences) > SHOWN else []
+        what = what if {each.what for each in differences} == {what} else "changed"
+    detail = "\n".join(filter(None, (*lines, *deviation.why)))
+    return Problem(deviation.place, path, what, detail, stage, out=out, stale=deviation.stale)
+
+
+def _line(out: str, difference: Difference) -> str:
+    return replace(difference, path=difference.path.removeprefix(f"{out}/")).line
 
 
 def shown(problems: Iterable[Problem]) -> list[str]:

@@ -27,8 +27,7 @@ from driftline.errors import DriftlineError
 from driftline.evidence import history
 from driftline.schema.artifacts import FileDigest
 from driftline.verify.hashes import Hashes, folder_md5
-from driftline.verify.lock import FILES, Entry, Lock
-from driftline.verify.locked import probed
+from driftline.verify.lock import FILES, Lock, LockedPath
 from driftline.verify.objects import Stores
 from driftline.verify.problems import CACHE, EVIDENCE, LOCK, WORKSPACE, Problem
 
@@ -83,7 +82,7 @@ class Remedies:
         """What puts the lock file right before it is followed."""
         return f"{CHECKOUT_LOCK} && " if self.head is not None else ""
 
-    def _entry(self, out: str) -> Entry | None:
+    def _entry(self, out: str) -> LockedPath | None:
         return (self.head or self.lock).outs.get(out)
 
     def _out(self, out: str, *, stale: bool) -> str:
@@ -93,11 +92,11 @@ class Remedies:
             return "dvc repro"
         if _in_git(out):
             return self._from_git(out, entry) or _again(entry.stage)
-        if probed(entry):
+        if entry.probed:
             return f"rm -rf {shlex.quote(out)} && {_again(entry.stage)}"
         return self._from_dvc(entry, stale=stale)
 
-    def _from_dvc(self, entry: Entry, *, stale: bool) -> str:
+    def _from_dvc(self, entry: LockedPath, *, stale: bool) -> str:
         """From the cache if that is whole, from a remote that is, from its stage at last."""
         path, cache = shlex.quote(entry.path), self.stores.cache
         bad = [oid for oid in self._objects(entry) if not cache.whole(oid)]
@@ -112,11 +111,11 @@ class Remedies:
             return f"{remove} && dvc pull {shlex.quote(entry.stage)}"
         return f"{remove} && {_again(entry.stage)}"
 
-    def _objects(self, entry: Entry) -> list[str]:
+    def _objects(self, entry: LockedPath) -> list[str]:
         """Every object of an out, as far as any store lists what is in a folder."""
         return [entry.md5, *dict.fromkeys(self.stores.listing(entry).values())]
 
-    def _as_recorded(self, entry: Entry) -> bool:
+    def _as_recorded(self, entry: LockedPath) -> bool:
         """Whether what the cache has for an out is what its record says."""
         wanted = {row.path: row.sha256 for row in self.expected.get(entry.path, ()) if row.sha256}
         listed = self.stores.listing(entry)
@@ -160,7 +159,7 @@ class Remedies:
     def _is(self, path: Path, oid: str) -> bool:
         return path.is_file() and not path.is_symlink() and self.hashes.md5(path) == oid
 
-    def _here(self, entry: Entry) -> bool:
+    def _here(self, entry: LockedPath) -> bool:
         path = Path(entry.path)
         return path.exists() and self.hashes.oid(path) == entry.md5
 
@@ -176,17 +175,17 @@ class Remedies:
     @cached_property
     def _evidence(self) -> str:
         entry = self._entry(LINEAGE)
-        if entry is not None and (found := self._from_git(LINEAGE, entry)):
-            return found
+        if entry is not None and (command := self._from_git(LINEAGE, entry)):
+            return command
         reads = self.lock.reads(entry.stage) if entry else ()
         if reads and all(Path(dep.path).exists() for dep in reads):
             return _again("lineage")
         return f"rm -rf {LINEAGE} && git checkout HEAD -- {LINEAGE}"
 
-    def _from_git(self, path: str, entry: Entry) -> str:
+    def _from_git(self, path: str, entry: LockedPath) -> str:
         """The command that takes what `entry` says from the commit; empty if that has another."""
-        found = _folder_at_head() if entry.is_folder else _file_at_head(path)
-        return f"rm -rf {path} && git checkout HEAD -- {path}" if found == entry.md5 else ""
+        md5 = _folder_at_head() if entry.is_folder else _file_at_head(path)
+        return f"rm -rf {path} && git checkout HEAD -- {path}" if md5 == entry.md5 else ""
 
     # -------------------------------------------------------------------------------- the remotes
 
