@@ -8,7 +8,7 @@ from pathlib import Path
 
 from driftline.drift.evidence import CellEvidence
 from driftline.drift.hops import median_divergence
-from driftline.faults.chain import TEXT, Chain, Tampering
+from driftline.faults.runs import TEXT, Chain, Tampering
 from driftline.golden.grade import summarize
 from driftline.report.candidates import Partings, Texts, partings, partition_of
 from driftline.report.model import ReportInput

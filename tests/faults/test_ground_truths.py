@@ -21,8 +21,8 @@ from driftline.counterfactual.gguf import Gguf
 from driftline.counterfactual.mlx import Mlx
 from driftline.faults.bench import items
 from driftline.faults.catalogue import F32
-from driftline.faults.chain import TEXT, Chain, Tampering
 from driftline.faults.recipe import Recipe
+from driftline.faults.runs import TEXT, Chain, Tampering
 from driftline.project.sections.mlx import MlxRecipe
 from driftline.runtimes.base import Job
 from driftline.runtimes.llamacpp import LlamaCppRuntime

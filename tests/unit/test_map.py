@@ -30,7 +30,7 @@ def test_the_tour_of_a_room_names_every_module_in_it_and_no_other(room: Path) ->
     tour = ast.get_docstring(tree) or ""
     assert len(tree.body) == 1, "a tour has no code"
     head = tour.partition("\n")[0]
-    assert head.endswith((".", ":")), head
+    assert head.endswith((".", "?")), head
     modules = {path.stem for path in room.glob("*.py")} - {"__init__"}
     folders = {path.parent.name for path in room.glob("*/__init__.py")}
     named = [name for name, _ in TOURED.findall(tour)]

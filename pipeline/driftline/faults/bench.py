@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from driftline.counterfactual.control import small_checkpoint
 from driftline.faults.catalogue import Fault
-from driftline.faults.chain import Chain, Run
 from driftline.faults.recipe import Recipe
+from driftline.faults.runs import Chain, Run
 from driftline.golden import evalset
 from driftline.project.sections.mlx import MlxRecipe
 from driftline.schema.hops import Blame, Component

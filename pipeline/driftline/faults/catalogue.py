@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from driftline.conversions import merge
 from driftline.faults import edits, formats, runtimes
-from driftline.faults.chain import Tampering
+from driftline.faults.runs import Tampering
 from driftline.schema.hops import Component
 
 F32, Q8, MLX = "llamacpp/base/f32", "llamacpp/base/q8_0", "mlx/base/4bit"

@@ -25,9 +25,6 @@ STAGES = tuple(
     sorted(path.stem for path in (PACKAGE / "stages").glob("*.py") if path.stem not in NOT_LISTED)
 )
 
-LOADING = ("control", "counterfactual")
-"""Stages that load stored weights."""
-
 
 @cache
 def imported(path: Path) -> tuple[Path, ...]:
