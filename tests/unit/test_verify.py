@@ -32,8 +32,7 @@ from driftline.verify.audit import verify
 from driftline.verify.expected import Expected, readers
 from driftline.verify.hashes import Hashes, folder_md5, md5_of, plain_files
 from driftline.verify.lock import Lock, LockedPath
-from driftline.verify.problems import Deviation, Problem, shown
-from driftline.verify.problems import problems as problems_of
+from driftline.verify.problems import Deviation, Problem, as_problems, shown
 from driftline.verify.remedies import Remedies
 from driftline.verify.survey import Actual, WorkingTree
 from tests import factories
@@ -381,7 +380,7 @@ def deviation(*differences: Difference, **changes: Any) -> Deviation:
 def test_one_difference_is_a_problem_of_its_own_name() -> None:
     lock = Lock({"artifacts/a": entry("artifacts/a")})
     changed = Difference("changed", "artifacts/a/b", "other")
-    (told,) = problems_of([deviation(changed, why=("because",), stale=True)], lock)
+    (told,) = as_problems([deviation(changed, why=("because",), stale=True)], lock)
     assert told == Problem(
         *("workspace", "artifacts/a/b", "changed", "other\nbecause", "make"),
         out="artifacts/a",
@@ -391,17 +390,17 @@ def test_one_difference_is_a_problem_of_its_own_name() -> None:
 
 def test_several_differences_of_an_out_are_one_problem_that_lists_them() -> None:
     extra = [Difference("extra", f"artifacts/a/{n}") for n in range(9)]
-    (told,) = problems_of([deviation(*extra[:4]), deviation(*extra[4:])], Lock())
+    (told,) = as_problems([deviation(*extra[:4]), deviation(*extra[4:])], Lock())
     assert (told.object, told.what, told.stage) == ("artifacts/a", "extra", "")
     assert told.detail.splitlines() == [*(f"extra    {n}" for n in range(8)), "and 1 more"]
     changed = Difference("changed", "artifacts/a/b", "other")
-    (told,) = problems_of([deviation(extra[0], changed)], Lock())
+    (told,) = as_problems([deviation(extra[0], changed)], Lock())
     assert (told.what, told.detail) == ("changed", "extra    0\nchanged  b: other")
 
 
 def test_the_lock_file_and_the_working_tree_are_two_places() -> None:
     changed = Difference("changed", "artifacts/a")
-    told = problems_of([deviation(changed), deviation(changed, place="dvc.lock")], Lock())
+    told = as_problems([deviation(changed), deviation(changed, place="dvc.lock")], Lock())
     assert [each.place for each in told] == ["workspace", "dvc.lock"]
 
 

@@ -21,7 +21,7 @@ from driftline.verify.expected import Recorded
 from driftline.verify.hashes import Hashes
 from driftline.verify.lock import Lock, LockedPath
 from driftline.verify.objects import Stores
-from driftline.verify.problems import EVIDENCE, LOCK, Audit, LookedAt, Problem, problems
+from driftline.verify.problems import EVIDENCE, LOCK, Audit, LookedAt, Problem, as_problems
 from driftline.verify.remedies import Remedies
 from driftline.verify.survey import WorkingTree
 
@@ -109,7 +109,7 @@ class _Run:
         )
         checked = workspace.check(recorded, self.tree, looked_at)
         self.expected = checked.expected
-        self.audit.problems += [*_merged(faults), *problems(checked.deviations, self.lock)]
+        self.audit.problems += [*_merged(faults), *as_problems(checked.deviations, self.lock)]
         if recorded.forged and not faults:
             self.audit.problems.append(self._forgery(checked.disowned))
         self._check_lock(evidence, checked.known | ({LINEAGE} if faults else set()))

@@ -69,7 +69,7 @@ class Deviation:
     stale: bool = False
 
 
-def problems(deviations: Iterable[Deviation], lock: Lock) -> Iterator[Problem]:
+def as_problems(deviations: Iterable[Deviation], lock: Lock) -> Iterator[Problem]:
     """One per out and place, with the stage that made it."""
     merged: dict[tuple[str, str], Deviation] = {}
     for each in deviations:
