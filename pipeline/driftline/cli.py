@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import click
 
 from driftline import __version__
 from driftline.commands.bisect import bisect
-from driftline.commands.common import clean
+from driftline.commands.common import clean, dvc
 from driftline.commands.compare import compare, same
 from driftline.commands.gate import bless, gate
 from driftline.commands.import_cells import import_cells
@@ -52,11 +49,7 @@ def run(force: bool, only: tuple[str, ...]) -> None:
             sys.exit(check.exit_code_of_failed_run())
         click.echo("next: git add dvc.lock; git commit; git push; dvc push")
         return
-    command = [sys.executable, "-m", "dvc", "repro", *(["--force"] if force else [])]
-    # Stages are run as `python -m …`: it has to be this Python, activated or not.
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    done = subprocess.run(command, env={**os.environ, "PATH": path}, check=False)
-    if done.returncode:
+    if dvc("repro", *(["--force"] if force else [])):
         sys.exit(check.exit_code_of_failed_run())
     click.echo("report: reports/lineage.html   one item: driftline explain EVALSET/ITEM")
 

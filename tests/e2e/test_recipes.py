@@ -376,38 +376,58 @@ CONVERTING = re.compile(r"pin|merge|convert|quantize")
 
 
 def add_check(project: Project) -> None:
-    """CONTRIBUTING, "a check": its type, its faults at load, its branch in grading."""
+    """CONTRIBUTING, "a check": its type, its branch in grading; then an evalset asks for it."""
     items = code(project, "schema/items.py")
     insert(
         items,
         "class SamePromptIds(_Check):",
-        'class Shouted(_Check):\n    """The completion has no lower-case letter."""\n\n'
-        '    kind: Literal["shouted"]\n\n\n',
+        'class AtMost(_Check):\n    """The completion has at most `words` words."""\n\n'
+        '    kind: Literal["at_most"]\n    words: int\n\n\n',
     )
-    insert(items, "    | SamePromptIds,\n", "    | Shouted\n")
+    insert(items, "    | SamePromptIds,\n", "    | AtMost\n")
+    grade = code(project, "golden/grade.py")
+    insert(grade, "    Canary,\n    Check,\n", "    AtMost,\n")
     insert(
-        code(project, "golden/grade.py"),
+        grade,
         "        case SamePromptIds():",
-        "        case Shouted():\n"
-        "            return _contained(not text.upper() == text, 'has lower case')\n",
+        "        case AtMost():\n"
+        "            few = len(text.split()) <= rule.words\n"
+        '            result = GOOD if few else CheckGrade(0.0, "too many words")\n',
     )
 
 
 def test_a_new_kind_of_check_runs_no_model(project: Project) -> None:
-    items = code(project, "schema/items.py")
-    source = items.read_text()
-    addition = (
-        'class Shouted(_Check):\n    """The completion has no lower-case letter."""\n\n'
-        '    kind: Literal["shouted"]\n\n\n'
+    before = metrics(project)["cells"]["llamacpp"]["base"]["q8_0"]["small"]["accuracy"]
+    add_check(project)
+    short = {"kind": "at_most", "words": 1}
+    asked = [{**item, "checks": [*item["checks"], short]} for item in projects.ITEMS[:4]]
+    projects.write_items(project.folder / "evalsets" / "small.jsonl", asked)
+    assert ran(project) == {PROBE, PINNED, *LIGHT}
+    after = metrics(project)["cells"]["llamacpp"]["base"]["q8_0"]["small"]["accuracy"]
+    assert (before, after) == (1.0, 0.0)
+
+
+def add_statistic(project: Project) -> None:
+    """CONTRIBUTING, "a statistic": its field, its formula, where it is to be seen."""
+    insert(code(project, "schema/statistics.py"), "    kl_p90: float\n", "    kl_p75: float\n")
+    insert(
+        code(project, "drift/statistics.py"),
+        "        kl_p90=ranks[1],\n",
+        "        kl_p75=float(np.quantile(sample.kl, 0.75)),\n",
     )
-    source = source.replace(
-        "class SamePromptIds(_Check):", f"{addition}class SamePromptIds(_Check):"
+    insert(
+        code(project, "report/metrics.py"),
+        '        "kl_max": whole.kl_max,\n',
+        '        "kl_p75": whole.kl_p75,\n',
     )
-    assert "    | SamePromptIds," in source
-    items.write_text(source.replace("    | SamePromptIds,", "    | SamePromptIds\n    | Shouted,"))
-    again = ran(project)
-    assert not [stage for stage in again if stage.startswith(("score", "counterf", "convert"))]
-    assert again <= {PROBE, PINNED, *LIGHT}
+
+
+def test_a_statistic_is_a_field_a_formula_and_where_it_is_seen(project: Project) -> None:
+    add_statistic(project)
+    # Grading and prompts know nothing of statistics.
+    assert ran(project) == {PROBE, *LIGHT}
+    text = (project.folder / "reports" / "metrics.json").read_text()
+    assert '"kl_p75"' in text
 
 
 def test_a_new_field_of_a_cells_record_pins_and_converts_nothing(project: Project) -> None:

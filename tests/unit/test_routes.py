@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -179,3 +180,50 @@ def test_a_package_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPa
     assert "no_such_module_at_all:ROUTE" in caught.value.remedy
     monkeypatch.undo()
     routes.routes.cache_clear()
+
+
+# ------------------------------------------------------------------- who knows a name
+
+KNOWS = ("runtimes/", "conversions/", "counterfactual/", "project/routes.py")
+"""Where runtimes and formats are, and the table."""
+MAY_KNOW = {
+    "stages/": "a stage is of one tool: convert_gguf, quantize, convert_mlx, merge",
+    "project/sections/": "a section of params.yaml is called what users write",
+    "project/params.py": "the two sections that are called so",
+    "faults/": "a fault is planted in one tool's file or loop, in a cell that is named",
+    "golden/prompts.py": "the source's own tokenizer is a Transformers one",
+    "budget/swapping.py": "the reference runtime's model, as in counterfactual/",
+    "cli.py": "`fetch-converter` is a command of one tool",
+    "compare/inputs.py": "packages whose version decides how a prompt is pinned",
+    "compare/software.py": "the package whose source the converter is taken from",
+    "schema/gate.py": "the default policy names cells, as a user's own does",
+    "starter/": "packages that a new project installs",
+    "store/facts.py": "a file's ending says how its header is read",
+    "store/gguf_header.py": "reads that header",
+}
+"""What else names one, and why it may."""
+NAMES = re.compile(r"\b(transformers|llamacpp|llama_cpp\w*|vllm|mlx|gguf)\b")
+
+
+def naming() -> Iterator[tuple[str, int, str]]:
+    """Every line of code that names a runtime or a format: not comments, not docstrings."""
+    for path in sorted((ROOT / "pipeline" / "driftline").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        prose = {
+            node.value.lineno + offset
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            for offset in range((node.value.end_lineno or 0) - node.value.lineno + 1)
+        }
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            said = line.partition("  #")[0]
+            if number not in prose and not said.lstrip().startswith("#") and NAMES.search(said):
+                yield path.relative_to(ROOT / "pipeline" / "driftline").as_posix(), number, line
+
+
+def test_nothing_outside_the_table_names_a_runtime_or_a_format_without_a_reason() -> None:
+    outside = [each for each in naming() if not each[0].startswith(KNOWS)]
+    unexplained = [each for each in outside if not each[0].startswith(tuple(MAY_KNOW))]
+    assert unexplained == []
+    for place in MAY_KNOW:
+        assert any(path.startswith(place) for path, _, _ in outside), f"{place} names none"

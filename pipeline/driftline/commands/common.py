@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,3 +27,12 @@ def clean(command: Callable[..., None]) -> Callable[..., None]:
             sys.exit(error.exit_code)
 
     return guarded
+
+
+def dvc(*arguments: str, **environment: str) -> int:
+    """Run DVC on the project; its exit code."""
+    # Stages are run as `python -m …`: it has to be this Python, activated or not.
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, env={**os.environ, "PATH": path, **environment}, check=False)
+    return done.returncode

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from driftline.commands.common import dvc
 from driftline.errors import InputError, did_you_mean
 from driftline.machines import imported
 from driftline.project import params, plan, routes, tasks
@@ -33,7 +31,7 @@ def run(runtimes: tuple[str, ...], *, force: bool) -> int:
     _pull({path for path in read if not path.exists()})
     stages = ["probe/dvc.yaml:probe", *(plan.stage(project, cell) for cell in cells)]
     forced = ["--force"] if force else []
-    return _dvc("repro", "--single-item", *forced, *stages, **{imported.ONLY: ",".join(runtimes)})
+    return dvc("repro", "--single-item", *forced, *stages, **{imported.ONLY: ",".join(runtimes)})
 
 
 def _cells(project: params.Params, runtimes: tuple[str, ...]) -> list[PlannedCell]:
@@ -55,7 +53,7 @@ def _cells(project: params.Params, runtimes: tuple[str, ...]) -> list[PlannedCel
 
 def _pull(absent: set[Path]) -> None:
     if absent:
-        _dvc("pull", *sorted(path.as_posix() for path in absent))
+        dvc("pull", *sorted(path.as_posix() for path in absent))
     still = sorted(path.as_posix() for path in absent if not path.exists())
     if still:
         raise InputError(
@@ -75,11 +73,3 @@ def _read_by(inputs: Iterable[str]) -> Iterator[Path]:
         else:
             yield records.ARTIFACTS / name
             yield records.RECORDS / name
-
-
-def _dvc(*arguments: str, **environment: str) -> int:
-    # Stages are run as `python -m …`: it has to be this Python, activated or not.
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(command, env={**os.environ, "PATH": path, **environment}, check=False)
-    return done.returncode
