@@ -121,8 +121,9 @@ def budget(hop: str, sequences: int) -> None:
     from driftline.project import params
     from driftline.report import heatmap
 
+    project = params.read()
     with progress("budget") as report:
-        found = measure.measure(params.read(), hop, most=sequences, say=report)
+        found = measure.measure(project, hop, most=sequences, say=report)
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(heatmap.table(found))
     ratio = "–" if found.additivity is None else f"{found.additivity:.3f}"
@@ -131,7 +132,7 @@ def budget(hop: str, sequences: int) -> None:
     click.echo(f"{found.hop}, {found.positions} positions, mean KL in nats")
     click.echo(f"zero control (nothing swapped): {found.control:g}")
     click.echo(f"everything swapped: {found.whole:.3g}; sum of groups over it: {ratio}")
-    data, picture = measure.write(found)
+    data, picture = measure.write(project, found)
     click.echo(f"written: {data}, {picture}")
 
 

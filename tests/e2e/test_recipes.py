@@ -167,6 +167,10 @@ def test_a_runtime_is_one_module_one_row_one_stage(project: Project) -> None:
     listed = project.driftline("plan").stdout
     assert "twin/base/checkpoint" in listed and "score_twin@base" in listed
 
+    # A comment in its row runs no cell at all: what a row says reaches a cell by its task.
+    insert(code(project, "project/routes.py"), '        runtime="twin",\n', "        # a comment\n")
+    assert ran(project) == {PROBE, PINNED, *LIGHT}
+
     # A comment in what one runtime says of itself runs its cells and no other's.
     with code(project, "runtimes/twin.py").open("a") as module:
         module.write("# a comment\n")

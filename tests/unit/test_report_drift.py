@@ -18,6 +18,7 @@ from driftline.schema.hops import Cause, Finding, Split
 from driftline.schema.scores import ItemState
 from driftline.schema.text import PromptDifference, StopDifference, TextDrift
 from driftline.schema.weights import CounterfactualRecord, FieldChange
+from tests import factories
 from tests.factories import (
     completion,
     record,
@@ -100,7 +101,7 @@ class TestWhy:
         assert [child for _, _, child, *_ in lines[:2]] == [Q2, Q8]
         assert [kind for *_, kind, _ in lines[-2:]] == ["adapter", "adapter"]
         hop = evidence.hops_by_child[Q2]
-        assert lines[0][-1] == hop.summary == summary(hop)
+        assert lines[0][-1] == hop.summary == summary(hop, factories.spec(hop.hop.child))
 
     def test_a_hop_that_was_not_compared_has_no_reason(self) -> None:
         report = render(report_input(PROJECT, ITEMS, records=failing(VLLM)))

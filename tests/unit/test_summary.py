@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from driftline.drift import summary as sentences
 from driftline.drift.hops import flip, hop_drift, not_compared
 from driftline.drift.statistics import RowSample, summarize
-from driftline.drift.summary import summary
 from driftline.project.routes import ROOT_CELL
 from driftline.schema.hops import Cause, Hop, HopDrift, HopKind, Split
 from driftline.schema.scores import ItemState
 from driftline.schema.statistics import DistributionDrift
+from tests import factories
 from tests.factories import completion, evidence, prompts
 
 ITEMS = prompts("clauses", "sql", count=4)
@@ -30,6 +31,11 @@ CELLS: Mapping[HopKind, tuple[str, str]] = {
 }
 WEIGHTS = Cause(component="weights", reason="the stored weights prefer it", margin=2.0)
 ARITHMETIC = Cause(component="numerics", reason="it rounds", margin=0.3)
+
+
+def summary(hop: HopDrift) -> str:
+    """The sentence of a hop into one of the cells of the tests' project."""
+    return sentences.summary(hop, factories.spec(hop.hop.child))
 
 
 def near(margin: float) -> Cause:

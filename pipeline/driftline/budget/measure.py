@@ -12,7 +12,7 @@ from driftline.errors import InputError, RefusedError, did_you_mean
 from driftline.evidence import scored
 from driftline.files import write_text
 from driftline.gate.judgement import BUDGETS
-from driftline.project import graph, params, routes
+from driftline.project import graph, params, plan, routes
 from driftline.report.heatmap import svg
 from driftline.schema.budget import Budget
 from driftline.schema.forced import ForcedSequence
@@ -56,9 +56,9 @@ def _subject(hop: Hop, parent: CellEvidence, child: CellEvidence) -> Subject:
     return Subject(hop.name, *ends)
 
 
-def write(budget: Budget) -> tuple[Path, Path]:
+def write(project: params.Params, budget: Budget) -> tuple[Path, Path]:
     """Write a budget as JSON and as a heat map."""
-    stem = budget.hop.partition(" → ")[2].replace("/", "-")
+    stem = plan.find(project, _hop(project, budget.hop).child).spec.file_name
     data, picture = BUDGETS / f"{stem}.json", BUDGETS / f"{stem}.svg"
     dump(budget, data)
     write_text(picture, svg(budget))

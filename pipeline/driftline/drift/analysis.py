@@ -39,7 +39,12 @@ def analyse(
         finding for each in measured for finding in _findings(each, evidence, pinned, vocabulary)
     ]
     problems += _reference_findings(measured, evidence)
-    measured = [each.model_copy(update={"summary": summary(each)}) for each in measured]
+    measured = [
+        each.model_copy(update={"summary": summary(each, evidence[each.hop.child].record.cell)})
+        if each.compared
+        else each
+        for each in measured
+    ]
     return DriftReport(
         hops=tuple(measured),
         blame=blame(measured, evidence, pinned),

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from driftline.schema.cells import CellSpec
 from driftline.schema.hops import Cause, Component, HopDrift, ItemDrift, Split
 
 NOTHING = 1e-9
@@ -25,15 +26,15 @@ NAMES: Mapping[Component, str] = {
 """What a reviewer calls each component."""
 
 
-def summary(hop: HopDrift) -> str:
-    """What the hop cost and why; empty when it was not compared."""
+def summary(hop: HopDrift, child: CellSpec) -> str:
+    """What the hop into `child` cost and why; empty when it was not compared."""
     if not hop.compared:
         return ""
-    parts = (_answers(hop), _distributions(hop.split), _causes(hop))
+    parts = (_answers(hop, _name(hop, child)), _distributions(hop.split), _causes(hop))
     return "; ".join(part for part in parts if part)
 
 
-def _answers(hop: HopDrift) -> str:
+def _answers(hop: HopDrift, name: str) -> str:
     parted = hop.n_items - hop.n_same_sequence
     if hop.hop.kind == "adapter":
         if not parted:
@@ -41,10 +42,10 @@ def _answers(hop: HopDrift) -> str:
         return f"the adapter changes {parted} of {hop.n_items} answers, as it is meant to"
     if _flipped(hop):
         better = f", {len(hop.better)} for the better" if hop.better else ""
-        return f"{_name(hop)} flips {_where(hop)}{better}"
+        return f"{name} flips {_where(hop)}{better}"
     if parted:
-        return f"{_name(hop)} words {parted} of {hop.n_items} answers otherwise and flips none"
-    return f"{_name(hop)} changes no answer of {hop.n_items}"
+        return f"{name} words {parted} of {hop.n_items} answers otherwise and flips none"
+    return f"{name} changes no answer of {hop.n_items}"
 
 
 def _where(hop: HopDrift) -> str:
@@ -62,12 +63,11 @@ def _flipped(hop: HopDrift) -> list[ItemDrift]:
     return [item for item in hop.items if item.flip != "none"]
 
 
-def _name(hop: HopDrift) -> str:
+def _name(hop: HopDrift, child: CellSpec) -> str:
     """What the hop introduces, in a word or two."""
-    runtime, _, form = hop.hop.child.split("/")
     if hop.hop.kind == "runtime":
-        return f"{runtime} instead of the reference runtime"
-    return "merging" if hop.hop.kind == "merge" else form
+        return f"{child.runtime} instead of the reference runtime"
+    return "merging" if hop.hop.kind == "merge" else child.form
 
 
 def _distributions(split: Split | None) -> str:
