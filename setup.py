@@ -7,7 +7,8 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 TOP = Path(__file__).resolve().parent
-sys.path.insert(0, str(TOP / "pipeline"))  # a build backend does not have it there
+PACKAGES = TOP / "pipeline"
+sys.path.insert(0, str(PACKAGES))  # a build backend does not have it there
 
 from driftline.starter.shipped import DATA, SHIPPED  # noqa: E402
 
@@ -20,7 +21,7 @@ class WithStarter(build_py):
         super().run()
         if not self.editable_mode:
             for name in SHIPPED:
-                target = Path(self.build_lib, DATA.relative_to(TOP), name)
+                target = Path(self.build_lib, DATA.relative_to(PACKAGES), name)
                 self.mkpath(str(target.parent))
                 self.copy_file(str(TOP / name), str(target))
 

@@ -494,7 +494,7 @@ def test_a_cell_the_other_machine_skipped_too_is_left(elsewhere: World) -> None:
     ("runtime", "said"),
     [
         ("mxl", 'no runtime "mxl" (did you mean "mlx"?)'),
-        ("transformers", "Transformers runs on the first machine"),
+        ("transformers", "the reference runs on the first machine"),
         ("vllm", "this project has no cell in vllm"),
     ],
 )

@@ -26,7 +26,8 @@ pytestmark = pytest.mark.e2e
 PROBE = "probe/dvc.yaml:probe"
 LIGHT = {"grade", "drift", "lineage", "report"}
 PINNED = "prompts"
-"""Runs again where the table of routes or params.yaml's type changed; no model does."""
+TABLE_READERS = {PROBE, PINNED, "control", *LIGHT}
+"""What runs where the table changed: no cell, no conversion; the control's model is a tiny one."""
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +156,7 @@ def add_twin(project: Project) -> None:
 
 def test_a_runtime_is_one_module_one_row_one_stage(project: Project) -> None:
     add_twin(project)
-    assert ran(project) == {PROBE, PINNED, "score_twin@base", *LIGHT}
+    assert ran(project) == {*TABLE_READERS, "score_twin@base"}
     assert project.cell("twin/base/checkpoint")["outcome"]["state"] == "ok"
     report = (project.folder / "reports" / "lineage.md").read_text()
     assert f"`{TWIN_HOP}`" in report
@@ -169,7 +170,7 @@ def test_a_runtime_is_one_module_one_row_one_stage(project: Project) -> None:
 
     # A comment in its row runs no cell at all: what a row says reaches a cell by its task.
     insert(code(project, "project/routes.py"), '        runtime="twin",\n', "        # a comment\n")
-    assert ran(project) == {PROBE, PINNED, *LIGHT}
+    assert ran(project) == TABLE_READERS
 
     # A comment in what one runtime says of itself runs its cells and no other's.
     with code(project, "runtimes/twin.py").open("a") as module:
@@ -356,8 +357,7 @@ _HALF_ROW = """    Route(
 def test_a_format_is_a_section_a_conversion_a_stage_and_its_rows(project: Project) -> None:
     add_half(project)
     added = {"convert_half@base-bfloat16", "score_half@base-bfloat16"}
-    # The loaders of counterfactuals are listed together, and none was added: no control runs.
-    assert ran(project) == {PROBE, PINNED, *added, *LIGHT}
+    assert ran(project) == {*TABLE_READERS, *added}
     assert project.cell("halved/base/bfloat16")["outcome"]["state"] == "ok"
     drift = json.loads((project.folder / "artifacts" / "drift" / "drift.json").read_text())
     (hop,) = (each for each in drift["hops"] if each["hop"]["child"] == "halved/base/bfloat16")
@@ -429,7 +429,7 @@ def add_statistic(project: Project) -> None:
 def test_a_statistic_is_a_field_a_formula_and_where_it_is_seen(project: Project) -> None:
     add_statistic(project)
     # Grading and prompts know nothing of statistics.
-    assert ran(project) == {PROBE, *LIGHT}
+    assert ran(project) == {PROBE, *LIGHT} - {"grade"}
     text = (project.folder / "reports" / "metrics.json").read_text()
     assert '"kl_p75"' in text
 

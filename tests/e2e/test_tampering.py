@@ -395,7 +395,7 @@ def pulled_from_the_remote(project: Project) -> None:
     flipped_in_the_remote(project)
     shutil.rmtree(".dvc/cache")
     for path in Path("artifacts").iterdir():
-        if path.is_dir() and path.name not in ("env", "code", "locations", "attempts"):
+        if path.is_dir() and path.name not in ("env", "code", "locations", "tasks", "attempts"):
             shutil.rmtree(path)
     assert project.dvc("pull", "-q").code == 0
 
@@ -468,7 +468,7 @@ CASES = (
             "template: tokenizer.chat_template 195 characters, sha256 ",
         ),
         "convert_gguf@audit",
-        "counterfactual gguf audit f32",
+        "counterfactual llamacpp audit f32",
         "changed  model.gguf",
     ),
     Tampering(
@@ -633,7 +633,7 @@ CASES = (
         other_identity,
         (f"edited   {W} {RECORD}\n", "other identity; sealed again"),
         QUANTIZE,
-        "counterfactual gguf audit q8_0",
+        "counterfactual llamacpp audit q8_0",
         "does not follow from its files",
         shallow=True,
     ),
@@ -765,7 +765,7 @@ CASES = (
         edit("artifacts/texts/audit/sequences.jsonl", '"target":2', '"target":3'),
         (f"changed  {W} artifacts/texts/audit/sequences.jsonl\n",),
         "score_attached@audit",
-        "counterfactual gguf audit q8_0",
+        "counterfactual llamacpp audit q8_0",
         "changed  sequences.jsonl",
     ),
     Tampering(
@@ -830,7 +830,7 @@ CASES = (
         edit("artifacts/controls/gguf.json", '"trusted": true', '"trusted": false'),
         (f"edited   {W} artifacts/controls/gguf.json\n", "its seal is "),
         "control",
-        "counterfactual gguf audit q8_0",
+        "counterfactual llamacpp audit q8_0",
         "the record was edited",
         shallow=True,
     ),
@@ -850,7 +850,7 @@ CASES = (
     Tampering(
         "what the probe found installed",
         edit("artifacts/env/llamacpp.json", '"python": "3.', '"python": "4.'),
-        (f"changed  {W} artifacts/env/llamacpp.json\n", "md5 "),
+        (f"changed  {W} artifacts/env\n", "md5 "),
         "probe/dvc.yaml:probe",
         restored=True,
     ),
@@ -1006,7 +1006,7 @@ CASES = (
         flipped_everywhere,
         (f"changed  {C}", f"it is {Q8}/model.gguf\n", f"changed  {W} {Q8}/model.gguf\n"),
         QUANTIZE,
-        "counterfactual gguf audit q8_0",
+        "counterfactual llamacpp audit q8_0",
         "changed  model.gguf",
         problems=2,
     ),
@@ -1139,7 +1139,7 @@ def link_or_copy(source: str, target: str) -> None:
 def content(folder: Path) -> dict[str, str]:
     """sha256 by path of what stages wrote: the probe's files, which say what is here, left out."""
     tops = ("artifacts", "reports", "dvc.lock")
-    probed = tuple(f"artifacts/{name}/" for name in ("env", "code", "locations", "attempts"))
+    probed = tuple(f"artifacts/{name}/" for name in ("env", "code", "locations", "tasks", "attempts"))
     found = {}
     for path in sorted(each for top in tops for each in (folder / top, *(folder / top).rglob("*"))):
         name = path.relative_to(folder).as_posix()

@@ -188,7 +188,6 @@ KNOWS = ("runtimes/", "conversions/", "counterfactual/", "project/routes.py")
 """Where runtimes and formats are, and the table."""
 MAY_KNOW = {
     "stages/": "a stage is of one tool: convert_gguf, quantize, convert_mlx, merge",
-    "project/sections/": "a section of params.yaml is called what users write",
     "project/params.py": "the two sections that are called so",
     "faults/": "a fault is planted in one tool's file or loop, in a cell that is named",
     "golden/prompts.py": "the source's own tokenizer is a Transformers one",
