@@ -1139,7 +1139,9 @@ def link_or_copy(source: str, target: str) -> None:
 def content(folder: Path) -> dict[str, str]:
     """sha256 by path of what stages wrote: the probe's files, which say what is here, left out."""
     tops = ("artifacts", "reports", "dvc.lock")
-    probed = tuple(f"artifacts/{name}/" for name in ("env", "code", "locations", "tasks", "attempts"))
+    probed = tuple(
+        f"artifacts/{name}/" for name in ("env", "code", "locations", "tasks", "attempts")
+    )
     found = {}
     for path in sorted(each for top in tops for each in (folder / top, *(folder / top).rglob("*"))):
         name = path.relative_to(folder).as_posix()
