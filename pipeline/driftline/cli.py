@@ -123,16 +123,16 @@ def budget(hop: str, sequences: int) -> None:
 
     project = params.read()
     with progress("budget") as report:
-        found = measure.measure(project, hop, most=sequences, say=report)
+        measured = measure.measure(project, hop, most=sequences, say=report)
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(heatmap.table(found))
-    ratio = "–" if found.additivity is None else f"{found.additivity:.3f}"
+    console.print(heatmap.table(measured))
+    ratio = "–" if measured.additivity is None else f"{measured.additivity:.3f}"
     click.echo("costliest groups:")
-    click.echo("\n".join(f"  {line}" for line in heatmap.worst(found, 5)))
-    click.echo(f"{found.hop}, {found.positions} positions, mean KL in nats")
-    click.echo(f"zero control (nothing swapped): {found.control:g}")
-    click.echo(f"everything swapped: {found.whole:.3g}; sum of groups over it: {ratio}")
-    data, picture = measure.write(project, found)
+    click.echo("\n".join(f"  {line}" for line in heatmap.worst(measured, 5)))
+    click.echo(f"{measured.hop}, {measured.positions} positions, mean KL in nats")
+    click.echo(f"zero control (nothing swapped): {measured.control:g}")
+    click.echo(f"everything swapped: {measured.whole:.3g}; sum of groups over it: {ratio}")
+    data, picture = measure.write(project, measured)
     click.echo(f"written: {data}, {picture}")
 
 

@@ -172,8 +172,8 @@ def _group_of_path(path: str, sides: tuple[Mapping[str, Any], ...]) -> str:
 
 
 def _corpora(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = value_at(params, ("distributions", "corpora"), {})
-    return found
+    corpora: Mapping[str, Any] = value_at(params, ("distributions", "corpora"), {})
+    return corpora
 
 
 def _part(inside: str) -> str:
@@ -182,8 +182,8 @@ def _part(inside: str) -> str:
         return "tokenizer"
     if inside.startswith("additional_chat_templates/"):
         return "template"
-    found = part_of(inside)
-    return found if found in ("template", "tokenizer") else "source"
+    group = part_of(inside)
+    return group if group in ("template", "tokenizer") else "source"
 
 
 def _inside(path: str, location: Mapping[str, Any]) -> str:
@@ -220,12 +220,12 @@ def _differing(good: Mapping[str, Any], bad: Mapping[str, Any]) -> list[Key]:
 
 def value_at(params: Mapping[str, Any], key: Key, default: Any = None) -> Any:
     """A value of params.yaml, `default` where there is none."""
-    found: Any = params
+    value: Any = params
     for name in key:
-        if not isinstance(found, Mapping) or name not in found:
+        if not isinstance(value, Mapping) or name not in value:
             return default
-        found = found[name]
-    return found
+        value = value[name]
+    return value
 
 
 def mixed(

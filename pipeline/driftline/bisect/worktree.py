@@ -263,9 +263,9 @@ def _not_in_git(question: Question) -> Iterator[str]:
     for side in (question.good, question.bad):
         project = side.project
         places = [project.source, *project.adapters.values()]
-        found = [place.path for place in places]
-        found += [corpus.path for corpus in project.distributions.corpora.values()]
-        for path in map(mixing.normal, found):
+        paths = [place.path for place in places]
+        paths += [corpus.path for corpus in project.distributions.corpora.values()]
+        for path in map(mixing.normal, paths):
             known = any(each == path or each.startswith(f"{path}/") for each in tracked)
             if path and not known and not Path(path).is_absolute() and ".." not in Path(path).parts:
                 yield path

@@ -113,16 +113,16 @@ for _row in routes.CONVERSIONS:
 
 def _others(params: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of params.yaml that nothing above knows, so that none is ever passed over."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for section, value in params.items():
         within = _HANDLED_WITHIN.get(section, set())
         if section in _HANDLED or section == "distributions":
             continue
         if not isinstance(value, Mapping):
-            found[section] = value
+            values[section] = value
         else:
-            found |= {f"{section}.{k}": v for k, v in value.items() if k not in within}
-    return found
+            values |= {f"{section}.{k}": v for k, v in value.items() if k not in within}
+    return values
 
 
 def evalsets(before: Evidence, after: Evidence) -> Iterator[tuple[Key, Sides]]:

@@ -54,7 +54,7 @@ class Inputs:
         """Every input that differs, by kind and then name."""
         before, after = self.before, self.after
         threads = [value_at(side.params, "limits", "threads") or None for side in (before, after)]
-        found: dict[Key, Sides] = {
+        sides: dict[Key, Sides] = {
             **dict(given.keys("threads", *({"": value} for value in threads))),
             **dict(self._environments.changes()),
             **dict(checkpoints.source(before, after)),
@@ -69,7 +69,7 @@ class Inputs:
                 kind=kind, name=name, before=s.before, after=s.after, details=tuple(s.details)
             )
             for (kind, name), s in sorted(
-                found.items(), key=lambda each: (ORDER[each[0][0]], each[0][1])
+                sides.items(), key=lambda each: (ORDER[each[0][0]], each[0][1])
             )
         )
 
@@ -114,21 +114,21 @@ class Inputs:
         old, new = self.before.artifacts.get(name), self.after.artifacts.get(name)
         if old is None or new is None or old.identity == new.identity:
             return frozenset()
-        found = set(self._environments.labels(old.environment_sha256, new.environment_sha256))
+        labels = set(self._environments.labels(old.environment_sha256, new.environment_sha256))
         if old.code_sha256 != new.code_sha256:
-            found.add(f"driftline code {software.stage_of(new)}")
+            labels.add(f"driftline code {software.stage_of(new)}")
         if old.conversion == new.conversion == "pin":
             if old.arguments != new.arguments or "revision" not in new.arguments:
-                found |= self._pinned(name)
+                labels |= self._pinned(name)
         else:
-            found |= self._parents(old, new)
+            labels |= self._parents(old, new)
             if old.arguments != new.arguments:
-                found |= self._arguments(old, new)
-        if not found and old.arguments != new.arguments:
-            found.add("its arguments")
-        if not found and (old.tool, old.tool_version) != (new.tool, new.tool_version):
-            found.add(f"tool {old.tool} {old.tool_version} → {new.tool} {new.tool_version}")
-        return frozenset(found)
+                labels |= self._arguments(old, new)
+        if not labels and old.arguments != new.arguments:
+            labels.add("its arguments")
+        if not labels and (old.tool, old.tool_version) != (new.tool, new.tool_version):
+            labels.add(f"tool {old.tool} {old.tool_version} → {new.tool} {new.tool_version}")
+        return frozenset(labels)
 
     def _pinned(self, name: str) -> set[str]:
         if name.startswith(checkpoints.ADAPTERS):
@@ -137,13 +137,13 @@ class Inputs:
 
     def _parents(self, old: ArtifactRecord, new: ArtifactRecord) -> set[str]:
         was, now = ({each.name: each.identity for each in r.parents} for r in (old, new))
-        found: set[str] = set()
+        labels: set[str] = set()
         for parent, a, b in differing(was, now):
             if a and b:
-                found |= self.because(parent) or {f"{parent} (unexplained)"}
+                labels |= self.because(parent) or {f"{parent} (unexplained)"}
         if was.keys() != now.keys():
-            found |= self._of(lambda c: c.kind == _given_of_parent(new)) or {"other parents"}
-        return found
+            labels |= self._of(lambda c: c.kind == _given_of_parent(new)) or {"other parents"}
+        return labels
 
     def _arguments(self, old: ArtifactRecord, new: ArtifactRecord) -> set[str]:
         wanted = {_given(new)}

@@ -46,20 +46,24 @@ def environment_differences(
     old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> dict[Key, tuple[str, str, tuple[Detail, ...]]]:
     """What differs between two probed environments of one runtime, as inputs."""
-    found: dict[Key, tuple[str, str, tuple[Detail, ...]]] = {}
+    differences: dict[Key, tuple[str, str, tuple[Detail, ...]]] = {}
     name = str(new.get("runtime") or old.get("runtime") or "")
     if "missing" in old or "missing" in new:
         if old.get("missing") != new.get("missing"):
             states = [str(side.get("missing", "installed")) for side in (old, new)]
-            found["runtime", name] = (states[0], states[1], ())
-        return found
+            differences["runtime", name] = (states[0], states[1], ())
+        return differences
     if old.get("python") != new.get("python"):
-        found["package", "python"] = (text_of(old.get("python")), text_of(new.get("python")), ())
+        differences["package", "python"] = (
+            text_of(old.get("python")),
+            text_of(new.get("python")),
+            (),
+        )
     for package, was, now in differing(
         value_at(old, "distributions"), value_at(new, "distributions")
     ):
         same = (was or {}).get("version") == (now or {}).get("version")
-        found["package", package] = (_package(was, same), _package(now, same), ())
+        differences["package", package] = (_package(was, same), _package(now, same), ())
     if old.get("converter_sha256") != new.get("converter_sha256"):
         detail = Detail(
             what="GGUF converter",
@@ -69,20 +73,20 @@ def environment_differences(
         versions = [
             _package(value_at(side, "distributions", CONVERTER), False) for side in (old, new)
         ]
-        sides = found.get(("package", CONVERTER), (versions[0], versions[1], ()))
-        found["package", CONVERTER] = (sides[0], sides[1], (detail,))
+        sides = differences.get(("package", CONVERTER), (versions[0], versions[1], ()))
+        differences["package", CONVERTER] = (sides[0], sides[1], (detail,))
     if old.get("threads") != new.get("threads"):
-        found["threads", ""] = (text_of(old.get("threads")), text_of(new.get("threads")), ())
+        differences["threads", ""] = (text_of(old.get("threads")), text_of(new.get("threads")), ())
     if machine := tuple(_machine(old, new)):
-        found["hardware", ""] = (_hardware(old), _hardware(new), machine)
-    return found
+        differences["hardware", ""] = (_hardware(old), _hardware(new), machine)
+    return differences
 
 
-def _package(found: Mapping[str, str] | None, same_version: bool) -> str:
-    if not found:
+def _package(distribution: Mapping[str, str] | None, same_version: bool) -> str:
+    if not distribution:
         return ""
-    files = f" (files {short_digest(found.get('files_sha256'))})" if same_version else ""
-    return f"{found.get('version')}{files}"
+    files = f" (files {short_digest(distribution.get('files_sha256'))})" if same_version else ""
+    return f"{distribution.get('version')}{files}"
 
 
 def _machine(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Detail]:
@@ -119,16 +123,16 @@ class Environments:
 
     def changes(self) -> Iterator[tuple[Key, Sides]]:
         """One change per input, whatever number of environments has it."""
-        found: dict[Key, dict[tuple[str, str], list[str]]] = {}
+        values: dict[Key, dict[tuple[str, str], list[str]]] = {}
         details: dict[Key, dict[Detail, None]] = {}
         users: dict[Key, dict[str, None]] = {}
         for (old, new), touched in self._pairs().items():
             runtime = str(self._environment(1, new).get("runtime"))
             for key, (was, now, said) in self._between(old, new).items():
-                found.setdefault(key, {}).setdefault((was, now), []).append(runtime)
+                values.setdefault(key, {}).setdefault((was, now), []).append(runtime)
                 details.setdefault(key, {}).update(dict.fromkeys(said))
                 users.setdefault(key, {}).update(dict.fromkeys(touched))
-        for key, sides in found.items():
+        for key, sides in values.items():
             listed = list(details[key])
             if len(sides) > 1:
                 listed += [
@@ -147,21 +151,21 @@ class Environments:
         A runtime all of whose records have other names is taken by what it has on either side, if
         that is one environment.
         """
-        found: dict[tuple[str, str], dict[str, None]] = {}
+        pairs: dict[tuple[str, str], dict[str, None]] = {}
         old, new = _users(self.before), _users(self.after)
         shared = set()
         for name in old.keys() & new.keys():
             (was, user), (now, _) = old[name], new[name]
             shared.add(user)
             if was != now:
-                found.setdefault((was, now), {})[user] = None
+                pairs.setdefault((was, now), {})[user] = None
         for user in {user for _, user in old.values()} & {user for _, user in new.values()}:
             if user not in shared:
                 was_all = {sha for sha, each in old.values() if each == user}
                 now_all = {sha for sha, each in new.values() if each == user}
                 if len(was_all) == len(now_all) == 1 and was_all != now_all:
-                    found.setdefault((was_all.pop(), now_all.pop()), {})[user] = None
-        return dict(sorted(found.items()))
+                    pairs.setdefault((was_all.pop(), now_all.pop()), {})[user] = None
+        return dict(sorted(pairs.items()))
 
     def _between(self, old: str, new: str) -> dict[Key, tuple[str, str, Any]]:
         if (old, new) not in self._differences:
@@ -186,14 +190,14 @@ class Environments:
 
 def _users(evidence: Evidence) -> dict[str, tuple[str, str]]:
     """Environment of every record that has one, and what that record is of."""
-    found = {}
+    users = {}
     for name, record in evidence.artifacts.items():
         if record.environment_sha256:
-            found[name] = (record.environment_sha256, conversion_of(record))
+            users[name] = (record.environment_sha256, conversion_of(record))
     for name, cell in evidence.cells.items():
         if cell.environment_sha256:
-            found[f"cells/{name}"] = (cell.environment_sha256, f"{cell.cell.runtime} cells")
-    return found
+            users[f"cells/{name}"] = (cell.environment_sha256, f"{cell.cell.runtime} cells")
+    return users
 
 
 def conversion_of(record: ArtifactRecord) -> str:
@@ -203,25 +207,25 @@ def conversion_of(record: ArtifactRecord) -> str:
 
 def code(before: Evidence, after: Evidence) -> Iterator[tuple[Key, Sides]]:
     """Stages whose code differs, where it made anything of either side."""
-    found: dict[str, dict[tuple[str, str], None]] = {}
+    digests: dict[str, dict[tuple[str, str], None]] = {}
     for stage, was, now in differing(before.index.code, after.index.code):
-        found.setdefault(stage, {})[was or "", now or ""] = None
+        digests.setdefault(stage, {})[was or "", now or ""] = None
     old, new = _code_of_records(before), _code_of_records(after)
     for name in old.keys() & new.keys():
         (stage, was), (_, now) = old[name], new[name]
         if was != now:
-            found.setdefault(stage, {})[was, now] = None
-    for stage, sides in found.items():
+            digests.setdefault(stage, {})[was, now] = None
+    for stage, sides in digests.items():
         if any(_makes(stage, evidence) for evidence in (before, after)):
             joined = [", ".join(sorted({s[end][:12] for s in sides if s[end]})) for end in (0, 1)]
             yield ("driftline code", stage), Sides(joined[0], joined[1])
 
 
 def _code_of_records(evidence: Evidence) -> dict[str, tuple[str, str]]:
-    found = {name: (stage_of(r), r.code_sha256) for name, r in evidence.artifacts.items()}
+    code_of = {name: (stage_of(r), r.code_sha256) for name, r in evidence.artifacts.items()}
     for name, cell in evidence.cells.items():
-        found[f"cells/{name}"] = (f"score_{cell.cell.runtime}", cell.code_sha256)
-    return {name: (stage, sha) for name, (stage, sha) in found.items() if stage and sha}
+        code_of[f"cells/{name}"] = (f"score_{cell.cell.runtime}", cell.code_sha256)
+    return {name: (stage, sha) for name, (stage, sha) in code_of.items() if stage and sha}
 
 
 def stage_of(record: ArtifactRecord) -> str:

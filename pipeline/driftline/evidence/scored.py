@@ -122,12 +122,12 @@ def evidence(project: params.Params, *, whole: bool = False) -> Mapping[str, Cel
     for score in load_lines(ItemScore, SCORES):
         scores.setdefault(score.cell, {})[score.key] = score
     planned = {cell.spec.id: cell for cell in plan.planned(project)}
-    found = cell_records(project, whole=whole)
+    cells = cell_records(project, whole=whole)
     kept = {
         record.cell.id: texts.distributions(
             CELLS / record.cell.id, record.forced, plan.sources(project, record.cell)
         )
-        for record in found
+        for record in cells
     }
     return {
         record.cell.id: CellEvidence(
@@ -138,7 +138,7 @@ def evidence(project: params.Params, *, whole: bool = False) -> Mapping[str, Cel
             weights=_weights(project, planned[record.cell.id], record, kept, whole=whole),
             census=records.read(record.cell.artifact_name).census,
         )
-        for record in found
+        for record in cells
     }
 
 
@@ -181,10 +181,10 @@ def _as_recorded(home: Path, text: ForcedRecord) -> None:
     folder = home / texts.DISTRIBUTIONS / text.text
     for name, sha256 in ((LOGITS, text.logits_sha256), (ROWS, text.rows_sha256)):
         path = folder / name
-        found = digest.sha256_file(path) if path.is_file() else "missing"
-        if found != sha256:
+        actual = digest.sha256_file(path) if path.is_file() else "missing"
+        if actual != sha256:
             raise RefusedError(
-                f"{path}: sha256 {found[:12]}, {sha256[:12]} in {home / texts.RECORD}",
+                f"{path}: sha256 {actual[:12]}, {sha256[:12]} in {home / texts.RECORD}",
                 remedy=records.AUDIT,
             )
 
@@ -197,12 +197,12 @@ def text_names(project: params.Params) -> tuple[str, ...]:
 
 def artifacts(project: params.Params) -> tuple[ArtifactRecord, ...]:
     """Records of the planned cells' artifacts and all they descend from, parents first."""
-    found: dict[str, ArtifactRecord] = {}
+    known: dict[str, ArtifactRecord] = {}
     ordered: dict[str, ArtifactRecord] = {}
 
     def add(name: str) -> None:
-        if name not in found:
-            record = found.setdefault(name, records.read(name))
+        if name not in known:
+            record = known.setdefault(name, records.read(name))
             for parent in record.parents:
                 add(parent.name)
             ordered[name] = record
@@ -217,11 +217,11 @@ def artifacts(project: params.Params) -> tuple[ArtifactRecord, ...]:
 def _counterfactual(record: CellRecord) -> CounterfactualRecord:
     path = texts.counterfactual(record.cell.artifact_name) / texts.RECORD
     records.require(path, path.parent)
-    found = records.load_sealed(CounterfactualRecord, path)
-    if found.artifact_identity != record.artifact_identity:
+    counterfactual = records.load_sealed(CounterfactualRecord, path)
+    if counterfactual.artifact_identity != record.artifact_identity:
         raise RefusedError(
-            f"{path}: made of {found.artifact_identity[:12]}…, the cell ran "
+            f"{path}: made of {counterfactual.artifact_identity[:12]}…, the cell ran "
             f"{record.artifact_identity[:12]}…",
             remedy=records.AUDIT,
         )
-    return found
+    return counterfactual

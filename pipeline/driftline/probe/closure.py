@@ -67,29 +67,29 @@ def _module(dotted: str) -> Iterator[Path]:
 @cache
 def _roots() -> dict[str, Path]:
     """Where packages lie whose code is listed, by name: ours, and those that bring a runtime."""
-    found = {PACKAGE.name: PACKAGE.parent}
+    roots = {PACKAGE.name: PACKAGE.parent}
     for target in routes.targets().values():
         top = target.partition(":")[0].partition(".")[0]
-        spec = None if top in found else find_spec(top)
+        spec = None if top in roots else find_spec(top)
         if spec is not None and spec.origin is not None:
             is_package = spec.submodule_search_locations is not None
-            found[top] = Path(spec.origin).resolve().parents[1 if is_package else 0]
-    return found
+            roots[top] = Path(spec.origin).resolve().parents[1 if is_package else 0]
+    return roots
 
 
 def closure(*modules: str) -> list[Path]:
     """Import closure of dotted modules, with the templates a report reads."""
     waiting = [path for module in modules for path in _module(module)]
-    found: set[Path] = set()
+    files: set[Path] = set()
     while waiting:
         path = waiting.pop()
-        if path not in found:
-            found.add(path)
+        if path not in files:
+            files.add(path)
             waiting += imported(path)
-    if PACKAGE / "report" / "markdown.py" in found:
+    if PACKAGE / "report" / "markdown.py" in files:
         templates = (PACKAGE / "report" / "templates").rglob("*")
-        found.update(path for path in templates if path.is_file())
-    return sorted(found)
+        files.update(path for path in templates if path.is_file())
+    return sorted(files)
 
 
 def code_names() -> tuple[str, ...]:

@@ -38,14 +38,14 @@ def probe(name: str, *, threads: int) -> dict[str, Any]:
     python = registry.interpreter(name, software)
     if python is None:
         return {"runtime": name, "missing": f"no {software.venv}", "install": software.install}
-    found = _installed(python)
+    installed = _installed(python)
     versions: dict[str, Any] = {}
     for alternatives in software.distributions:
-        match = next((wanted for wanted in alternatives if wanted in found), None)
+        match = next((wanted for wanted in alternatives if wanted in installed), None)
         if match is None:
             missing = f"no package {alternatives[0].replace('_', '-')}"
             return {"runtime": name, "missing": missing, "install": software.install}
-        versions[match] = _describe(found[match])
+        versions[match] = _describe(installed[match])
     result = {
         "runtime": name,
         "python": platform.python_version() if software.venv is None else _venv_version(python),
@@ -72,12 +72,12 @@ def _installed(python: Path) -> dict[str, Distribution]:
         paths = [
             str(path) for path in sorted(python.parent.parent.glob("lib/python3*/site-packages"))
         ]
-    found: dict[str, Distribution] = {}
+    by_name: dict[str, Distribution] = {}
     for distribution in distributions(path=paths):
         folder = Path(str(getattr(distribution, "_path", ""))).name
         name = folder.partition("-")[0].lower().replace(".", "_")
-        found.setdefault(name, distribution)
-    return found
+        by_name.setdefault(name, distribution)
+    return by_name
 
 
 def _describe(distribution: Distribution) -> dict[str, str]:

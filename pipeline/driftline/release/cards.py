@@ -75,14 +75,14 @@ def lineage(record: ReleaseRecord, artifact: ReleasedArtifact) -> tuple[list[str
 def _roots(record: ReleaseRecord, artifact: ReleasedArtifact) -> Iterator[ReleasedArtifact]:
     """The pinned artifacts it descends from, the source first, each once."""
     artifacts = {each.name: each for each in record.artifacts}
-    found: dict[str, ReleasedArtifact] = {}
+    ancestors: dict[str, ReleasedArtifact] = {}
     waiting = [artifact.name]
     while waiting:
         one = artifacts.get(waiting.pop(0))
         if one is not None:
-            found.setdefault(one.name, one)
+            ancestors.setdefault(one.name, one)
             waiting += [parent.name for parent in one.parents]
-    pinned = [each for each in found.values() if each.conversion == "pin"]
+    pinned = [each for each in ancestors.values() if each.conversion == "pin"]
     yield from sorted(pinned, key=lambda each: each.kind != "source")
 
 

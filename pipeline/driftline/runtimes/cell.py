@@ -16,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -131,7 +131,6 @@ def score(
         jobs = {run.turn: _job(spec, target, run, prompts, decode, texts) for run in runs}
         _run_workers(spec, python, runs, jobs, kind.software, limits, progress)
         outcome = _outcome(spec, runs, limits)
-    described = runs[0].done
     record = without_answers(
         spec,
         outcome,
@@ -139,23 +138,31 @@ def score(
         adapter_identity=adapter_identity,
         prompts_sha256=prompts_sha256,
         capabilities=kind.capabilities,
-    ).model_copy(
-        update={
-            "build": (described.build if described else None) or {},
-            "settings": (described.settings if described else None) or {},
-        }
-    )
-    folders = [run.journal.with_suffix("") for run in runs]
+    ).model_copy(update=_described(runs[0].done))
     if outcome.state != "ok":
-        return CellResult(record, (), (), folders[0])
+        return CellResult(record, (), (), runs[0].journal.with_suffix(""))
     order = [prompt.key for prompt in load_lines(PinnedPrompt, prompts)]
-    result = _collect(record, [read_journal(run.journal) for run in runs], order)
-    found, problem = collected(
+    answered = _collect(record, [read_journal(run.journal) for run in runs], order)
+    return _with_texts(answered, texts, runs)
+
+
+def _described(done: Event | None) -> dict[str, dict[str, Any]]:
+    """What a runtime says of itself when it is done; nothing of one that never was."""
+    return {
+        "build": (done.build if done else None) or {},
+        "settings": (done.settings if done else None) or {},
+    }
+
+
+def _with_texts(result: CellResult, texts: tuple[TextJob, ...], runs: Sequence[_Run]) -> CellResult:
+    """`result` with what its workers kept of the teacher-forced `texts`, or why they kept none."""
+    folders = [run.journal.with_suffix("") for run in runs]
+    forced, problem = collected(
         texts, folders, [run.done.not_forced if run.done else "" for run in runs]
     )
     return replace(
         result,
-        record=result.record.model_copy(update={"forced": found, "not_forced": problem}),
+        record=result.record.model_copy(update={"forced": forced, "not_forced": problem}),
         distributions=folders[0],
         journals=tuple(run.journal for run in runs),
     )

@@ -35,12 +35,12 @@ def collected(
     problem = next((text for text in problems if text), "")
     if problem:
         return (), " ".join(problem.split())[:500]
-    found = []
+    records = []
     for text in texts:
         sequences = _sequences(text, folders[0] / text.name)
         if sequences:
-            found.append(record(text, folders[0] / text.name, sequences, _second(text, folders)))
-    return tuple(found), ""
+            records.append(record(text, folders[0] / text.name, sequences, _second(text, folders)))
+    return tuple(records), ""
 
 
 def record(
@@ -86,8 +86,8 @@ def _by_id(made: Distributions, key: str, chunk: Chunk) -> Chunk:
 
 
 def _sequences(text: TextJob, folder: Path) -> list[ForcedSequence]:
-    found = load_lines(ForcedSequence, (text.folder or folder) / SEQUENCES)
-    return [sequence for sequence in found if sequence.source in text.sources]
+    sequences = load_lines(ForcedSequence, (text.folder or folder) / SEQUENCES)
+    return [sequence for sequence in sequences if sequence.source in text.sources]
 
 
 def _second(text: TextJob, folders: Sequence[Path]) -> Distributions | None:

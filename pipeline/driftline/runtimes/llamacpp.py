@@ -210,9 +210,9 @@ def _stored_layout() -> Iterator[None]:
     defaults = low.llama_model_default_params
 
     def unpacked() -> Any:
-        found = defaults()
-        found.use_extra_bufts = False
-        return found
+        params = defaults()
+        params.use_extra_bufts = False
+        return params
 
     low.llama_model_default_params = unpacked
     try:

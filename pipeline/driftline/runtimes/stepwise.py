@@ -97,16 +97,16 @@ def take(
 
     `ended_by_text` is asked after every token, but only when `watch_text`: detokenizing costs.
     """
-    found: list[Step] = []
+    taken: list[Step] = []
     for step in steps:
-        found.append(step)
+        taken.append(step)
         if step.token in end_ids:
-            return found, True
-        if watch_text and ended_by_text([s.token for s in found]):
-            return found, True
-        if len(found) >= limit:
+            return taken, True
+        if watch_text and ended_by_text([s.token for s in taken]):
+            return taken, True
+        if len(taken) >= limit:
             break
-    return found, False
+    return taken, False
 
 
 def finish_reason(ended: bool, *, limit: int, room: int) -> FinishReason:

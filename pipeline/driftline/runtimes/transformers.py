@@ -107,14 +107,14 @@ def load_model(folder: Path, **options: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    found: Any = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.float32,
         attn_implementation="eager",
         local_files_only=True,
         **options,
     )
-    return found.eval()
+    return model.eval()
 
 
 def force_model(model: Any, ids: Sequence[int], first_row: int = 0) -> Iterator[Any]:
@@ -139,9 +139,9 @@ def force_model(model: Any, ids: Sequence[int], first_row: int = 0) -> Iterator[
 
 def _end_ids(model: Any) -> list[int]:
     """End-of-sequence ids as `generate` finds them: generation config first, then config."""
-    found = model.generation_config.eos_token_id
-    if found is None:
-        found = model.config.eos_token_id
-    if found is None:
+    end = model.generation_config.eos_token_id
+    if end is None:
+        end = model.config.eos_token_id
+    if end is None:
         return []
-    return list(found) if isinstance(found, (list, tuple)) else [found]
+    return list(end) if isinstance(end, (list, tuple)) else [end]

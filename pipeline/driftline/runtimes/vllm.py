@@ -85,8 +85,8 @@ class VllmRuntime(Runtime):
     def _end_ids(self) -> list[int]:
         """Ids that end an answer: the generation config's, else the tokenizer's own."""
         declared = self._llm.llm_engine.model_config.try_get_generation_config()
-        found = declared.get("eos_token_id")
-        ids = found if isinstance(found, list) else [found]
+        end = declared.get("eos_token_id")
+        ids = end if isinstance(end, list) else [end]
         return sorted({*ids, self._tokenizer.eos_token_id} - {None})
 
     def generate(self, prompt: PinnedPrompt) -> Completion:

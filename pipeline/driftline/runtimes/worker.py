@@ -35,10 +35,10 @@ class JournalEntry(Value):
     @property
     def key(self) -> str:
         """`evalset/id`."""
-        found = self.completion or self.error
-        if found is None:
+        answered = self.completion or self.error
+        if answered is None:
             raise ValueError("a journal entry holds a completion or an error")
-        return f"{found.evalset}/{found.id}"
+        return f"{answered.evalset}/{answered.id}"
 
 
 class Event(Value):

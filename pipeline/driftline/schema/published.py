@@ -69,8 +69,8 @@ def file_name(name: str) -> str:
 
 def schema(name: str) -> dict[str, Any]:
     """What a file of that format holds, as JSON Schema 2020-12."""
-    found = PUBLISHED[name].model_json_schema(mode="serialization", schema_generator=_AsWritten)
-    return {"$schema": DIALECT, "$id": file_name(name), **found}
+    body = PUBLISHED[name].model_json_schema(mode="serialization", schema_generator=_AsWritten)
+    return {"$schema": DIALECT, "$id": file_name(name), **body}
 
 
 def text(name: str) -> str:

@@ -51,7 +51,7 @@ def main() -> None:
         new_directory(texts.counterfactual(artifact.name)) as folder,
         progress(f"counterfactual {artifact.name}") as report,
     ):
-        found = made.counterfactual(
+        record = made.counterfactual(
             which,
             base.resolve(_target(task)),
             control,
@@ -59,8 +59,8 @@ def main() -> None:
             out=folder / texts.DISTRIBUTIONS,
             say=lambda what, total: report(what, 0, total),
         )
-        dump(sealed(found), folder / texts.RECORD)
-    _say(artifact, found)
+        dump(sealed(record), folder / texts.RECORD)
+    _say(artifact, record)
 
 
 def _target(task: CellTask) -> str:
@@ -75,10 +75,10 @@ def _target(task: CellTask) -> str:
 def _merged(adapter: str) -> None:
     artifact = records.verified(f"checkpoints/{adapter}")
     source = records.verified(f"checkpoints/{BASE}")
-    found = made.merged(made.Artifacts(artifact, artifact, source, records.ARTIFACTS))
+    record = made.merged(made.Artifacts(artifact, artifact, source, records.ARTIFACTS))
     with new_directory(texts.counterfactual(artifact.name)) as folder:
-        dump(sealed(found), folder / texts.RECORD)
-    _say(artifact, found)
+        dump(sealed(record), folder / texts.RECORD)
+    _say(artifact, record)
 
 
 def _say(artifact: ArtifactRecord, found: CounterfactualRecord) -> None:

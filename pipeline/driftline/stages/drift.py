@@ -29,9 +29,9 @@ def main() -> None:
         *(scored.reference(cell.record) for cell in evidence.values()),
         *scored.weighed(evidence.values()),
     ]
-    found = analyse(graph.hops(project), evidence, scored.pinned(), scored.vocabulary())
+    report = analyse(graph.hops(project), evidence, scored.pinned(), scored.vocabulary())
     with new_directory(scored.DRIFT.parent) as folder:
-        dump(found, folder / scored.DRIFT.name)
+        dump(report, folder / scored.DRIFT.name)
         records.write_manifest(folder, "drift", inputs)
 
 

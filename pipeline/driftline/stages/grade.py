@@ -22,13 +22,13 @@ from driftline.store import records
 def main() -> None:
     """Grade the whole project."""
     project = params.read()
-    found = scored.cell_records(project)
+    cells = scored.cell_records(project)
     inputs = [
         records.manifest("prompts"),
         records.manifest("evalset"),
-        *(scored.reference(record) for record in found),
+        *(scored.reference(record) for record in cells),
     ]
-    scores = [score for record in found for score in _scores(project, record)]
+    scores = [score for record in cells for score in _scores(project, record)]
     with new_directory(scored.SCORES.parent) as folder:
         dump_lines(scores, folder / scored.SCORES.name)
         dump_lines(summarize(scores), folder / scored.SUMMARY.name)

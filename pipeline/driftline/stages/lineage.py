@@ -34,11 +34,11 @@ def main() -> None:
     for name in ("prompts", "evalset", "grades", *read):
         records.manifest(name)
     drift_identity = records.manifest("drift").identity
-    found = scored.evidence(project)
+    cells = scored.evidence(project)
     drift = load(DriftReport, scored.DRIFT)
     with new_directory(FOLDER) as folder:
         _artifacts(project, folder)
-        _cells(found, drift, folder)
+        _cells(cells, drift, folder)
         index = LineageIndex(
             driftline=__version__,
             # Where a cell is made is said of each cell: it is no input of any.
@@ -85,7 +85,7 @@ def _environment(made: Path, folder: Path) -> None:
 
 def _evalsets(project: params.Params, folder: Path) -> tuple[EvalsetEvidence, ...]:
     prompts, items = scored.pinned(), scored.items()
-    found = []
+    evalsets = []
     for name in project.evalset_names:
         rows = [
             lineage.item_digest(item, prompts[key])
@@ -94,8 +94,10 @@ def _evalsets(project: params.Params, folder: Path) -> tuple[EvalsetEvidence, ..
         ]
         path = folder / lineage.EVALSETS / f"{name}.jsonl"
         dump_lines(rows, path)
-        found.append(EvalsetEvidence(name=name, sha256=digest.sha256_file(path), items=len(rows)))
-    return tuple(found)
+        evalsets.append(
+            EvalsetEvidence(name=name, sha256=digest.sha256_file(path), items=len(rows))
+        )
+    return tuple(evalsets)
 
 
 if __name__ == "__main__":

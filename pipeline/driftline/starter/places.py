@@ -59,7 +59,7 @@ def adapters(texts: Iterable[str], top: Path) -> dict[str, Location]:
     Raises:
         InputError: not of that form, a name that cannot be one or is there twice, or as `location`.
     """
-    found: dict[str, Location] = {}
+    locations: dict[str, Location] = {}
     for text in texts:
         name, equals, place = text.partition("=")
         if not equals:
@@ -72,9 +72,9 @@ def adapters(texts: Iterable[str], top: Path) -> dict[str, Location]:
                 f"--adapter: {name!r} cannot name an adapter",
                 remedy=f"letters, digits, . _ - and none of {', '.join(RESERVED)}",
             )
-        if name in found:
+        if name in locations:
             raise InputError(
                 f"--adapter: {name!r} is named twice", remedy="give each adapter a name of its own"
             )
-        found[name] = location(place, f"--adapter {name}", top)
-    return found
+        locations[name] = location(place, f"--adapter {name}", top)
+    return locations

@@ -30,19 +30,19 @@ def requirement(direct_url: str | None, version: str) -> Requirement:
         direct_url: the text of its direct_url.json; None if an index gave it.
         version: of driftline.
     """
-    found: dict[str, Any] = json.loads(direct_url) if direct_url else {}
-    url = str(found.get("url", ""))
+    origin: dict[str, Any] = json.loads(direct_url) if direct_url else {}
+    url = str(origin.get("url", ""))
     by_version = f"{NAME}=={version}"
     if not url:
         return Requirement(by_version)
     if url.startswith("file:"):
         return Requirement(by_version, local=True)
-    folder = found.get("subdirectory")
+    folder = origin.get("subdirectory")
     inside = [f"subdirectory={folder}"] if folder else []
-    if vcs := found.get("vcs_info"):
+    if vcs := origin.get("vcs_info"):
         pinned = f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
         return Requirement(f"{NAME} @ {pinned}{_fragment(inside)}")
-    hashes = found.get("archive_info", {}).get("hashes", {})
+    hashes = origin.get("archive_info", {}).get("hashes", {})
     digests = [f"sha256={hashes['sha256']}"] if "sha256" in hashes else []
     return Requirement(f"{NAME} @ {url}{_fragment([*digests, *inside])}")
 

@@ -55,15 +55,15 @@ def shipped(name: str) -> Path:
     Raises:
         ToolError: it is not there: the installation is not whole.
     """
-    found = (DATA if DATA.is_dir() else CHECKOUT) / name
-    if not found.is_file():
+    path = (DATA if DATA.is_dir() else CHECKOUT) / name
+    if not path.is_file():
         from driftline.errors import ToolError
 
         raise ToolError(
-            f"{found}: not found; driftline ships it, and this installation does not have it",
+            f"{path}: not found; driftline ships it, and this installation does not have it",
             remedy="pip install --force-reinstall --no-deps driftline, from where it came from",
         )
-    return found
+    return path
 
 
 def template(name: str) -> Path:

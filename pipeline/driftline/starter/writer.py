@@ -35,7 +35,9 @@ def check_place(top: Path) -> None:
 
 def in_the_way(files: Mapping[str, bytes], top: Path) -> list[str]:
     """What is there already and is not what would be written: other content, a link, a folder."""
-    return sorted({found for name, data in files.items() if (found := _obstacle(name, data, top))})
+    return sorted(
+        {obstacle for name, data in files.items() if (obstacle := _obstacle(name, data, top))}
+    )
 
 
 def _obstacle(name: str, data: bytes, top: Path) -> str | None:
@@ -58,11 +60,11 @@ def write(files: Mapping[str, bytes], top: Path) -> list[str]:
     Raises:
         InputError: something is in the way; all of it is named, and nothing is written.
     """
-    found = in_the_way(files, top)
-    if found:
+    obstacles = in_the_way(files, top)
+    if obstacles:
         raise InputError(
             "these are here already, with another content; nothing is written over:\n  "
-            + "\n  ".join(found),
+            + "\n  ".join(obstacles),
             remedy="move them away, or run it in a repository of its own",
         )
     fresh = [name for name in files if not (top / name).exists()]

@@ -46,17 +46,17 @@ def rows(folder: Path, *, but: Iterable[str] = ()) -> tuple[FileDigest, ...]:
         RefusedError: a symlink, device, socket or pipe is among them, or there is no file at all.
     """
     left_out = tuple(but)
-    found = []
+    digests = []
     for path in regular_files(folder):
         name = path.relative_to(folder).as_posix()
         if not any(name == each or name.startswith(f"{each}/") for each in left_out):
             size = path.stat().st_size
-            found.append(FileDigest(path=name, size=size, sha256=sha256_file(path)))
-    if not found:
+            digests.append(FileDigest(path=name, size=size, sha256=sha256_file(path)))
+    if not digests:
         raise RefusedError(
             f"{folder}: no file in it", remedy="point at a folder that holds a checkpoint"
         )
-    return tuple(sorted(found, key=lambda row: row.path.encode()))
+    return tuple(sorted(digests, key=lambda row: row.path.encode()))
 
 
 def regular_files(folder: Path) -> list[Path]:
@@ -65,21 +65,21 @@ def regular_files(folder: Path) -> list[Path]:
     Raises:
         RefusedError: something in it, or it itself, is neither a plain file nor a folder.
     """
-    found = []
+    files = []
     for path in (folder, *sorted(folder.rglob("*"))):
         try:
             mode = path.lstat().st_mode
         except FileNotFoundError:
             continue
         if stat.S_ISREG(mode):
-            found.append(path)
+            files.append(path)
         elif not stat.S_ISDIR(mode):
             what = "a symlink" if stat.S_ISLNK(mode) else "not a plain file"
             raise RefusedError(
                 f"{path}: is {what}; an artifact is made of plain files only",
                 remedy=f"replace it by the file itself (cp -L) or remove it from {folder}",
             )
-    return found
+    return files
 
 
 def identity(files: Iterable[FileDigest]) -> str:
@@ -103,12 +103,12 @@ def verify(
         RefusedError: files are extra, missing or changed; each is named.
     """
     wanted = [row for row in expected if not row.path.startswith(tuple(f"{b}/" for b in but))]
-    found = rows(folder, but=but)
-    lines = [change.line for change in differences(wanted, found)]
+    present = rows(folder, but=but)
+    lines = [change.line for change in differences(wanted, present)]
     if lines:
         shown = "\n  ".join(lines[:20])
         raise RefusedError(f"{folder} is not what its record says:\n  {shown}", remedy=remedy)
-    return identity(found)
+    return identity(present)
 
 
 @dataclass(frozen=True)

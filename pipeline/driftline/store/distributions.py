@@ -110,18 +110,18 @@ def top_ids(logits: NDArray[np.float32], width: int) -> NDArray[np.int32]:
         return np.argsort(-logits, axis=1, kind="stable").astype(np.int32)
     # Sorting only what is at least the K-th highest logit; ids ascend, so ties go to the lowest.
     lowest = -np.partition(-logits, width - 1, axis=1)[:, width - 1]
-    found = np.empty((len(logits), width), dtype=np.int32)
+    largest = np.empty((len(logits), width), dtype=np.int32)
     for row, floor in enumerate(lowest):
         near = np.flatnonzero(logits[row] >= floor)
-        found[row] = near[np.argsort(-logits[row, near], kind="stable")[:width]]
-    return found
+        largest[row] = near[np.argsort(-logits[row, near], kind="stable")[:width]]
+    return largest
 
 
 def gather(logits: NDArray[np.float32], ids: NDArray[np.int32]) -> NDArray[np.float32]:
     """Logits [rows, K] at `ids` [rows, K]; -inf where the vocabulary has no such id."""
     inside = ids < logits.shape[1]
-    found = np.take_along_axis(logits, np.where(inside, ids, 0), axis=1)
-    return np.where(inside, found, np.float32(-np.inf)).astype(np.float32)
+    gathered = np.take_along_axis(logits, np.where(inside, ids, 0), axis=1)
+    return np.where(inside, gathered, np.float32(-np.inf)).astype(np.float32)
 
 
 def reduce(
@@ -173,27 +173,27 @@ class Chunk:
     @property
     def log_probs(self) -> Floats:
         """Natural-log probabilities at the partition's ids, [rows, K]."""
-        found: Floats = self.logits.astype(np.float64) - self.rows["log_z"][:, None]
-        return found
+        log_probs: Floats = self.logits.astype(np.float64) - self.rows["log_z"][:, None]
+        return log_probs
 
     @property
     def log_tail(self) -> Floats:
         """Natural-log probability of everything outside the partition, [rows]."""
-        found: Floats = self.rows["log_tail"] - self.rows["log_z"]
-        return found
+        log_tail: Floats = self.rows["log_tail"] - self.rows["log_z"]
+        return log_tail
 
     @property
     def target_log_prob(self) -> Floats:
         """Natural-log probability of the target, [rows]; NaN where there is none."""
-        found: Floats = self.rows["target_logit"].astype(np.float64) - self.rows["log_z"]
-        return found
+        log_prob: Floats = self.rows["target_logit"].astype(np.float64) - self.rows["log_z"]
+        return log_prob
 
     @property
     def margin(self) -> Floats:
         """Logit of the most likely id minus that of the second, in nats, [rows]."""
         first = self.rows["top1_logit"].astype(np.float64)
-        found: Floats = first - self.rows["top2_logit"].astype(np.float64)
-        return found
+        margin: Floats = first - self.rows["top2_logit"].astype(np.float64)
+        return margin
 
 
 def divergence(parent: Chunk, child: Chunk) -> Floats:
@@ -210,8 +210,8 @@ def divergence(parent: Chunk, child: Chunk) -> Floats:
         near = np.exp(p) * (np.expm1(np.minimum(d, 1.0)) - d)
         far = np.exp(q) - np.exp(p) * (1.0 + d)
     terms = np.where(d > 1.0, far, near)
-    found: Floats = np.where(np.isneginf(p), np.exp(q), terms).sum(1)
-    return found
+    nats: Floats = np.where(np.isneginf(p), np.exp(q), terms).sum(1)
+    return nats
 
 
 @dataclass(frozen=True)

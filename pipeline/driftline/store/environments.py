@@ -22,12 +22,12 @@ def environment(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        value = None
+    if not isinstance(value, dict):
         raise RefusedError(f"{records.ENVIRONMENT}: not an environment", remedy="dvc repro")
-    return found
+    return value
 
 
 def machine_of(environment: Mapping[str, Any]) -> Machine:

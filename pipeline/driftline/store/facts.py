@@ -95,14 +95,14 @@ def of_artifact(
             metadata |= _fields(path, file)
             if template is None:  # chat_template.jinja comes first, and wins, as in Transformers
                 template = _template(path, file.path)
-    found = Facts(
+    facts = Facts(
         tensors_sha256=sha256_text(listing(tensors)),
         metadata_sha256=sha256_text(canonical_json(metadata)),
         tokenizer_sha256=_tokenizer(metadata),
         template_sha256=sha256_text(template) if isinstance(template, str) else None,
         metadata=metadata,
     )
-    return found, tuple(tensors)
+    return facts, tuple(tensors)
 
 
 def listing(tensors: Iterable[TensorDigest]) -> str:
@@ -147,10 +147,10 @@ def _template(path: Path, name: str) -> str | None:
         return path.read_text(encoding="utf-8", errors="backslashreplace")
     if name == "tokenizer_config.json":
         try:
-            found = json.loads(path.read_text(encoding="utf-8")).get("chat_template")
+            template = json.loads(path.read_text(encoding="utf-8")).get("chat_template")
         except (ValueError, AttributeError, RecursionError):
             return None
-        return found if isinstance(found, str) else None
+        return template if isinstance(template, str) else None
     return None
 
 

@@ -78,13 +78,13 @@ class _Reader:
         tensors, fields = self._number("<Q"), self._number("<Q")
         if tensors > TENSOR_LIMIT or fields > FIELD_LIMIT:
             raise ValueError(f"{tensors} tensors and {fields} fields")
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for _ in range(fields):
             name = self._string()
-            if name in found:
+            if name in values:
                 raise ValueError(f"field {name!r:.100} is there twice")
-            found[name] = self._value(self._number("<I"))
-        return GgufHeader(found, self._tensors(tensors, found.get("general.alignment")))
+            values[name] = self._value(self._number("<I"))
+        return GgufHeader(values, self._tensors(tensors, values.get("general.alignment")))
 
     def _tensors(self, count: int, alignment: Any) -> dict[str, GgufTensor]:
         entries = {}
@@ -100,13 +100,13 @@ class _Reader:
             raise ValueError(f"alignment {step!r:.100}, expected a power of two")
         data = -(-self._file.tell() // step) * step
         bytes_of = _bytes_of()
-        found = {}
+        spans = {}
         for name, (shape, kind, offset) in entries.items():
             dtype, length = bytes_of(kind, shape)
             if data + offset + length > self._size:
                 raise ValueError(f"tensor {name!r:.100} ends beyond the file")
-            found[name] = GgufTensor(dtype, shape, data + offset, data + offset + length)
-        return found
+            spans[name] = GgufTensor(dtype, shape, data + offset, data + offset + length)
+        return spans
 
     def _value(self, kind: int) -> Any:
         if kind in _SCALARS:

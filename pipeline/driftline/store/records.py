@@ -106,13 +106,13 @@ def read(name: str) -> ArtifactRecord:
         RefusedError: it is not its record, or was edited, or the artifact has none.
     """
     require(path_of(name), ARTIFACTS / name)
-    found = load_sealed(ArtifactRecord, path_of(name))
-    if found.name != name:
+    record = load_sealed(ArtifactRecord, path_of(name))
+    if record.name != name:
         raise RefusedError(
-            f"{path_of(name)}: is the record of {found.name}, expected that of {name}",
+            f"{path_of(name)}: is the record of {record.name}, expected that of {name}",
             remedy=AUDIT,
         )
-    return found
+    return record
 
 
 def verified(name: str) -> ArtifactRecord:
@@ -124,11 +124,11 @@ def verified(name: str) -> ArtifactRecord:
         RefusedError: files are extra, missing or changed, or a parent is another one.
     """
     record = read(name)
-    found = digest.verify(ARTIFACTS / name, record.files, remedy=AUDIT)
-    if found != record.identity:
+    identity = digest.verify(ARTIFACTS / name, record.files, remedy=AUDIT)
+    if identity != record.identity:
         raise RefusedError(
             f"{path_of(name)}: identity {record.identity[:12]}… does not follow from its files "
-            f"({found[:12]}…)",
+            f"({identity[:12]}…)",
             remedy=AUDIT,
         )
     for parent in record.parents:
@@ -149,10 +149,10 @@ def check_beside(record: ArtifactRecord) -> None:
     }
     for name, wanted in said.items():
         path = RECORDS / record.name / name
-        found = digest.sha256_file(path) if path.is_file() else "missing"
-        if wanted and wanted != found:
+        sha256 = digest.sha256_file(path) if path.is_file() else "missing"
+        if wanted and wanted != sha256:
             raise RefusedError(
-                f"{path}: sha256 {found[:12]}…, {wanted[:12]}… in the record beside it",
+                f"{path}: sha256 {sha256[:12]}…, {wanted[:12]}… in the record beside it",
                 remedy=AUDIT,
             )
 
@@ -164,11 +164,11 @@ def check_input(reader: str, wanted: Reference) -> None:
         InputError: there is no record of the input.
         RefusedError: its identity is another one.
     """
-    found = current(wanted.name)
-    if wanted.identity != found:
+    identity = current(wanted.name)
+    if wanted.identity != identity:
         raise RefusedError(
             f"{reader} was made from {wanted.name} {wanted.identity[:12]}…, "
-            f"here it is {found[:12]}…",
+            f"here it is {identity[:12]}…",
             remedy=f"dvc repro   (if that changes nothing: {AUDIT})",
         )
 
@@ -319,17 +319,17 @@ def manifest(name: str, *, but: str | None = None) -> Reference:
     """
     folder = ARTIFACTS / name
     require(folder / MANIFEST, folder)
-    found = load_sealed(Manifest, folder / MANIFEST)
-    if found.name != name:
+    made = load_sealed(Manifest, folder / MANIFEST)
+    if made.name != name:
         raise RefusedError(
-            f"{folder / MANIFEST}: is the manifest of {found.name}, expected that of {name}",
+            f"{folder / MANIFEST}: is the manifest of {made.name}, expected that of {name}",
             remedy=AUDIT,
         )
-    digest.verify(folder, found.files, but=(MANIFEST, *([but] if but else [])), remedy=AUDIT)
-    for wanted in found.inputs:
+    digest.verify(folder, made.files, but=(MANIFEST, *([but] if but else [])), remedy=AUDIT)
+    for wanted in made.inputs:
         if _is_here(wanted.name):
             check_input(name, wanted)
-    return Reference(name=name, identity=digest.identity(found.files))
+    return Reference(name=name, identity=digest.identity(made.files))
 
 
 def _is_here(name: str) -> bool:
@@ -347,10 +347,10 @@ def file(folder: str, name: str) -> Reference:
     require(path.with_name(MANIFEST), path.parent)
     made = load_sealed(Manifest, path.with_name(MANIFEST))
     listed = {row.path: row.sha256 for row in made.files}
-    found = digest.sha256_file(path) if path.is_file() else "missing"
-    if listed.get(name) != found:
+    sha256 = digest.sha256_file(path) if path.is_file() else "missing"
+    if listed.get(name) != sha256:
         raise RefusedError(
-            f"{path}: sha256 {found[:12]}…, {listed.get(name, 'nothing')[:12]}… in its manifest",
+            f"{path}: sha256 {sha256[:12]}…, {listed.get(name, 'nothing')[:12]}… in its manifest",
             remedy=AUDIT,
         )
-    return Reference(name=f"{folder}/{name}", identity=found)
+    return Reference(name=f"{folder}/{name}", identity=sha256)

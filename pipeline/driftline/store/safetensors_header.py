@@ -131,11 +131,11 @@ def parse_json(data: bytes) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"key {twice!r:.100} is there twice")
-    return found
+    return unique
 
 
 def _read(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
